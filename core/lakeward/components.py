@@ -1,0 +1,230 @@
+"""The contracts: what a source, a transform and a sink promise, and the values that go between them.
+
+A component is an attrs class whose init fields are its YAML options (see `lakeward.option`). It inherits from nothing.
+Rows are Arrow record batches from the source to the last sink. Every batch that comes from a source carries the reserved
+int64 column `_row`: with `origin` and `epoch` of its batch it is the row's key for ever. Transforms keep it by not touching it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:  # `lakeward --help` and announcing a plugin must not pay for pyarrow
+    import pyarrow as pa
+
+ROW = "_row"
+"""Name of the reserved row key column."""
+
+Kind = Literal["source", "transform", "sink"]
+Position = Mapping[str, Any]
+"""Where to go on in a source: a JSON object that only the source understands."""
+
+
+@frozen
+class Component:
+    """What a plugin announces: cheap to make, so that nothing heavy is imported before a pipeline names it."""
+
+    kind: Kind
+    name: str
+    target: str
+    """`package.module:Class`, imported when a pipeline names the component."""
+    summary: str
+    extra: str = ""
+    """What to pip install when the import fails, such as `lakeward[delta]`."""
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class Batch:
+    """Rows read in one short transaction, and where to go on after them."""
+
+    rows: pa.RecordBatch
+    """Strictly ascending in `_row`; its schema is `Source.schema()`, also when there are no rows."""
+    position: Position
+    rejected: pa.RecordBatch | None = None
+    """Rows that could not be typed, made by `rejected()`. They are dead letters; `position` is after them too."""
+    origin: str = ""
+    """Which of its inputs the source read, such as a path below its folder."""
+    epoch: int = 0
+    """The life of the source: grows when the file was replaced or rewound and keys may be used again."""
+
+
+@frozen
+class Encoding:
+    """How a sink wants its Parquet. Sinks of one input that want the same share one file."""
+
+    compression: Literal["snappy", "zstd", "gzip", "none"] = "snappy"
+    row_key: bool = False
+    """Keep the column `_row` in the file."""
+
+
+@frozen
+class Token:
+    """The name of one parcel: the same on every retry, never used again for other rows."""
+
+    pipeline: str
+    sink: str
+    life: str
+    """Of the state directory: a directory made anew starts a new life, so that its tokens cannot meet old ones."""
+    epoch: int
+    sequence: int
+
+    @property
+    def name(self) -> str:
+        """Short and safe as a file name; unique within a pipeline and sink; sorts by sequence within a life and epoch."""
+        return f"{self.life}-{self.epoch:04d}-{self.sequence:010d}"
+
+    def __str__(self) -> str:
+        return f"{self.pipeline}/{self.sink}/{self.name}"
+
+
+@frozen
+class Parcel:
+    """One spooled batch for one sink: a whole, synced Parquet file that never changes."""
+
+    token: Token
+    path: Path
+    rows: int
+    sha256: str
+
+    def batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
+        """The rows again, for sinks that cannot ship the file as it is."""
+        import pyarrow.parquet as pq  # only sinks that read rows back pay for it
+
+        with pq.ParquetFile(self.path) as file:
+            yield from file.iter_batches(batch_size=rows)
+
+
+@frozen
+class Receipt:
+    """A sink's proof of delivery, kept in the state."""
+
+    location: str
+    """Where the rows are now: a path, a table version, a URL."""
+    details: Mapping[str, str | int | float | bool] = field(factory=dict)
+
+
+# -- contracts ---------------------------------------------------------------------------------------------------------
+
+
+class Source(Protocol):
+    """Reads batches after a position. Never remembers what it has given: the position in the batch does."""
+
+    def schema(self) -> pa.Schema:
+        """Schema of every batch, `_row` first, from what is declared and not from the first rows.
+
+        Called before the first read. Raises `OptionError` when the input does not exist or is not what the options say.
+        """
+
+    def read(self, after: Position | None, limit: int) -> Iterator[Batch]:
+        """Batches of at most `limit` rows that follow `after` (None: from the start) until nothing more is there now.
+
+        Called again and again with the position of the last recorded batch. Holds no transaction, lock or cursor while
+        it is suspended at a yield. A batch without rows is allowed when its position moved or it has rejected rows.
+        Raises `Retry` for what heals by itself and `Refused` for what does not.
+        """
+
+    def close(self) -> None:
+        """Give back all that was taken. May be called twice."""
+
+
+class Transform(Protocol):
+    """Takes a batch, gives batches on its ports. A pure function of the batch and the state.
+
+    The clock and randomness come from the rows, never from the machine. The input is never changed. The schema of each
+    port depends on the schema of the input only: the kernel sends an empty batch first to learn it, and `apply` raises
+    `OptionError` then when a column that it needs is missing or has an unusable type.
+    """
+
+    ports: ClassVar[tuple[str, ...]]
+    """Names of its outputs, `("main",)` for most."""
+    row_wise: ClassVar[bool]
+    """True when each row in leaves exactly once: on a port, or `rejected`, or `filtered`. Checked on every batch."""
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch | Mapping[str, pa.RecordBatch]:
+        """The rows of each port; a plain RecordBatch means `main`, a port left out means no rows.
+
+        Two more ports are reserved and always there: `rejected` for rows that cannot be taken (made by `rejected()`, they
+        become dead letters) and `filtered` for rows removed on purpose (made by `filtered()`, counted by rule).
+        """
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a transform has as well when it remembers rows or sums from batch to batch.
+
+    The same rows cut into other batches give the same final result. `state` is recorded in the same transaction as the
+    position after the batch, so after a crash both are of one moment.
+    """
+
+    def state(self) -> bytes:
+        """All that is remembered, small and bounded. Called after each batch."""
+
+    def restore(self, state: bytes) -> None:
+        """Go back to exactly that. Called once, before the first batch, when there is a recorded state."""
+
+    def finish(self, watermark: datetime) -> pa.RecordBatch | Mapping[str, pa.RecordBatch]:
+        """Give out what is complete when no row older than `watermark` will come; `END_OF_INPUT` means no row at all."""
+
+
+class Sink(Protocol):
+    """Takes parcels, in order. Delivering the same token twice has the effect of once."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """How it wants its files."""
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Make the rows durable and visible, all or none, and say where they are.
+
+        Raises `Retry` (again, same token), `Rejected` (these rows never) or `Refused` (a human must act). A parcel has
+        at least one row. Called from one thread of its own.
+        """
+
+    def close(self) -> None:
+        """Give back all that was taken. May be called twice."""
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """What a sink has as well when it can say beforehand that it would not work."""
+
+    def probe(self, schema: pa.Schema) -> str:
+        """Change nothing; say in one line what `deliver` would do. Raises `OptionError`, `Retry` or `Refused`."""
+
+
+# -- rows that leave ---------------------------------------------------------------------------------------------------
+
+REJECTED = "rejected"
+FILTERED = "filtered"
+RESERVED_PORTS = (REJECTED, FILTERED)
+END_OF_INPUT = datetime.max.replace(tzinfo=UTC)
+
+
+def rejected(rows: pa.RecordBatch, reason: str, detail: str | pa.Array = "") -> pa.RecordBatch:
+    """These rows, marked for the port `rejected`.
+
+    `reason` is a short code such as `type` or `time_parse`; `detail` says it to a person, once or one text for each row.
+    """
+    return _marked(rows, rows.schema.names, _reason=reason, _detail=detail)
+
+
+def filtered(rows: pa.RecordBatch, rule: str) -> pa.RecordBatch:
+    """The keys of these rows, marked for the port `filtered` with the name of the rule that removed them."""
+    return _marked(rows, [name for name in rows.schema.names if name == ROW], _rule=rule)
+
+
+def _marked(rows: pa.RecordBatch, keep: list[str], **marks: str | pa.Array) -> pa.RecordBatch:
+    import pyarrow as pa  # announcing must stay free of it
+
+    columns = {name: rows.column(name) for name in keep}
+    for name, mark in marks.items():
+        columns[name] = pa.repeat(pa.scalar(mark), rows.num_rows) if isinstance(mark, str) else mark
+    return pa.RecordBatch.from_pydict(columns)

@@ -1,0 +1,1 @@
+"""The plugins we keep: one file each, named as in YAML."""

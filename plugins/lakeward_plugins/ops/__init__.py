@@ -1,0 +1,1 @@
+"""Plugins that watch runs or add commands."""

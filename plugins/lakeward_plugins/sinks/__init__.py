@@ -1,0 +1,15 @@
+"""The sinks."""
+
+from lakeward import Component, hookimpl
+
+LAKEWARD_API = (1, 0)
+
+
+@hookimpl
+def lakeward_components() -> list[Component]:
+    at = "lakeward_plugins.sinks"
+    return [
+        Component("sink", "parquet", f"{at}.parquet:ParquetSink", "Parquet files in a local folder."),
+        Component("sink", "delta", f"{at}.delta:DeltaSink", "A Delta Lake table in a local folder.", extra="lakeward[delta]"),
+        Component("sink", "console", f"{at}.console:ConsoleSink", "Rows on standard output, as a table or as JSON lines."),
+    ]

@@ -1,0 +1,18 @@
+"""The transforms."""
+
+from lakeward import Component, hookimpl
+
+LAKEWARD_API = (1, 0)
+
+
+@hookimpl
+def lakeward_components() -> list[Component]:
+    at = "lakeward_plugins.transforms"
+    return [
+        Component("transform", "physics_validation", f"{at}.physics_validation:PhysicsValidation", "Check readings against physical limits."),
+        Component("transform", "gps_fuzz", f"{at}.gps_fuzz:GpsFuzz", "Hide exact positions behind keyed, sticky noise."),
+        Component("transform", "emergency", f"{at}.emergency:Emergency", "Raise alerts on keywords and thresholds."),
+        Component("transform", "window", f"{at}.window:Window", "Aggregate fields over windows of event time."),
+        Component("transform", "schematize", f"{at}.schematize:Schematize", "Enforce a declared schema."),
+        Component("transform", "filter", f"{at}.filter:Filter", "Keep the rows that meet named rules; count the rest."),
+    ]
