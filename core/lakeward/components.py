@@ -200,6 +200,14 @@ class Probing(Protocol):
         """Change nothing; say in one line what `deliver` would do. Raises `OptionError`, `Retry` or `Refused`."""
 
 
+@runtime_checkable
+class Explaining(Protocol):
+    """What a source has as well when it can say how it reads, for `lakeward explain`."""
+
+    def explain(self) -> str:
+        """A few lines: what was found, and the query it runs."""
+
+
 # -- rows that leave ---------------------------------------------------------------------------------------------------
 
 REJECTED = "rejected"

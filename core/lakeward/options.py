@@ -55,6 +55,8 @@ def option(
 
 def _in_range(component: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     low, high = attribute.metadata["minimum"], attribute.metadata["maximum"]
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
     if (low is not None and not value >= low) or (high is not None and not value <= high):

@@ -1,0 +1,44 @@
+"""`lakeward check`: find every mistake in a pipeline file, read no rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
+from lakeward.errors import ConfigError
+
+EPILOG = """\b
+Examples:
+  lakeward check pipeline.yaml
+  lakeward check pipeline.yaml --json        problems as JSON, for editors and CI"""
+
+
+@click.command(epilog=EPILOG)
+@pipeline_file
+@select_option
+@set_option
+@json_option
+def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Check the pipeline in FILE: the file, its plugins, their options, the source's table and columns."""
+    from lakeward.config import load
+    from lakeward.pipeline import plan
+    from lakeward.plugins import load_plugins
+
+    try:
+        config = load(file, overrides)
+        plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)
+        for graph in [select] if select else list(config.graphs):
+            plan(config, plugins, graph).close()
+    except ConfigError as error:
+        if not as_json:
+            raise
+        problems = [
+            {"file": one.place.file, "line": one.place.line, "column": one.place.column, "path": one.path, "message": one.message}
+            for one in error.problems
+        ]
+        click.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
+        raise click.exceptions.Exit(2) from None
+    click.echo(json.dumps({"ok": True, "problems": []}) if as_json else f"{file}: no mistakes found")

@@ -1,0 +1,77 @@
+"""`lakeward explain`: show what a pipeline would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
+
+EPILOG = """\b
+Examples:
+  lakeward explain pipeline.yaml             the graph, the query, the columns on each port
+  lakeward explain pipeline.yaml --json"""
+
+
+@click.command(epilog=EPILOG)
+@pipeline_file
+@select_option
+@set_option
+@json_option
+def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Explain the pipeline in FILE: how its parts are joined, how it reads, which columns go where."""
+    from lakeward.config import load
+    from lakeward.pipeline import plan
+    from lakeward.plugins import load_plugins
+
+    config = load(file, overrides)
+    pipeline = plan(config, load_plugins(allow=config.plugins.allow, disable=config.plugins.disable), select)
+    try:
+        found = _explanation(pipeline)
+    finally:
+        pipeline.close()
+    click.echo(json.dumps(found, indent=2) if as_json else _in_words(found))
+
+
+def _explanation(pipeline: Any) -> dict[str, Any]:
+    from lakeward.components import Explaining
+
+    config = pipeline.config
+    graph = config.graphs[pipeline.graph]
+
+    def ports_of(name: str) -> dict[str, dict[str, str]]:
+        return {port: {column.name: str(column.type) for column in schema} for (node, port), schema in pipeline.schemas.items() if node == name}
+
+    return {
+        "pipeline": config.name,
+        "graph": pipeline.graph,
+        "source": {
+            "use": config.source.use,
+            "reads": pipeline.source.explain() if isinstance(pipeline.source, Explaining) else "",
+            "columns": ports_of("source")["main"],
+        },
+        "transforms": {
+            step.name: {"use": graph.transforms[step.name].use, "from": [".".join(link) for link in step.inputs], "ports": ports_of(step.name)}
+            for step in pipeline.steps
+        },
+        "sinks": {name: {"use": graph.sinks[name].use, "from": [".".join(link) for link in links]} for name, links in pipeline.links.items()},
+    }
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    def columns(schema: dict[str, str]) -> str:
+        return ", ".join(f"{name} {kind}" for name, kind in schema.items())
+
+    source = found["source"]
+    lines = [f"pipeline {found['pipeline']}", "", f"source ({source['use']})"]
+    lines += [f"    {line}" for line in source["reads"].splitlines()]
+    lines += [f"    columns: {columns(source['columns'])}"]
+    for name, step in found["transforms"].items():
+        lines += ["", f"{name} ({step['use']}) takes {', '.join(step['from'])}"]
+        lines += [f"    {name}.{port}: {columns(schema)}" for port, schema in step["ports"].items()]
+    lines.append("")
+    lines += [f"{name} ({sink['use']}) takes {', '.join(sink['from'])}" for name, sink in found["sinks"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,42 @@
+"""Logging to standard error: text for people, JSON lines for machines; secrets are masked in both."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from lakeward.secrets import RedactingFormatter
+
+
+def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--log-format` and `--log-level`."""
+    function = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)(function)
+    return click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How logs look.")(function)
+
+
+def start_logging(log_format: str, log_level: str) -> None:
+    """Set up the root logger; libraries of others stay at INFO, because some print credentials below it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter(_JsonLines() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("lakeward").setLevel(log_level.upper())
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if hasattr(record, "event"):
+            line |= {"event": record.event, **getattr(record, "fields", {})}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str, ensure_ascii=False)

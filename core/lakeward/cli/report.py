@@ -1,0 +1,51 @@
+"""What a pipeline has done so far, out of its state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lakeward.cli.table import table
+from lakeward.state import State
+
+
+def report(state: State) -> dict[str, Any]:
+    """Rows by fate, by sink, by rule; what waits; where it went on."""
+    totals, waiting, checkpoint = state.totals(), state.waiting(), state.checkpoint()
+    rows = {kind: totals.get("rows", {}).get(kind, 0) for kind in ("read", "delivered", "filtered", "dead")}
+    receipts = {receipt["sink"]: receipt for receipt in state.receipts()}
+    sinks = {
+        name: {
+            "rows": spooled,
+            "delivered": totals.get("delivered", {}).get(name, 0),
+            "waiting": waiting.get(name, (0, 0))[1],
+            "refused": totals.get("refused", {}).get(name, 0),
+            "location": receipts.get(name, {}).get("location", ""),
+        }
+        for name, spooled in totals.get("spooled", {}).items()
+    }
+    return {
+        "state_dir": str(state.directory),
+        "position": checkpoint.position if checkpoint else None,
+        "epoch": checkpoint.epoch if checkpoint else None,
+        "batches": checkpoint.sequence if checkpoint else 0,
+        "rows": rows,
+        "reconciled": rows["read"] == rows["delivered"] + rows["filtered"] + rows["dead"],
+        "sinks": sinks,
+        "filtered": totals.get("filtered", {}),
+        "dead_letters": [{"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in state.dead_letter_counts().items()],
+    }
+
+
+def print_report(found: dict[str, Any]) -> str:
+    """The same for people."""
+    rows = found["rows"]
+    sign = "=" if found["reconciled"] else "≠"
+    lines = [f"{rows['read']:,} rows read {sign} {rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters"]
+    if found["sinks"]:
+        columns = ("rows", "delivered", "waiting", "refused", "location")
+        lines += ["", table(("sink", *columns), [(name, *(sink[column] for column in columns)) for name, sink in found["sinks"].items()])]
+    if found["filtered"]:
+        lines += ["", table(("filtered by", "rows"), list(found["filtered"].items()))]
+    if found["dead_letters"]:
+        lines += ["", table(("dead letters from", "reason", "rows"), [tuple(one.values()) for one in found["dead_letters"]])]
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""`lakeward run`: move rows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lakeward.cli.logs import log_options, start_logging
+from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_option
+
+EPILOG = """\b
+Examples:
+  lakeward run pipeline.yaml --once                     move what is there, deliver it, end
+  lakeward run pipeline.yaml --once --finish            ... and close the windows that are still open
+  lakeward run pipeline.yaml --set batch.rows=5000      override a value of the file
+  lakeward run pipeline.yaml --dry-run                  read and transform one batch, write nothing"""
+
+
+@click.command(epilog=EPILOG)
+@pipeline_file
+@click.option("--once", is_flag=True, help="End when the source has no more rows and all are delivered.")
+@click.option("--finish", is_flag=True, help="With --once: no more rows will come; close open windows.")
+@click.option("--dry-run", is_flag=True, help="Read and transform one batch; write and remember nothing.")
+@select_option
+@state_dir_option
+@set_option
+@log_options
+@json_option
+def command(
+    file: Path, once: bool, finish: bool, dry_run: bool, select: str | None, state_dir: Path | None, overrides: tuple[str, ...],
+    log_format: str, log_level: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Run the pipeline in FILE: read, transform and deliver, until told to stop."""
+    if finish and not once:
+        raise click.UsageError("--finish ends the input, so it needs --once")
+    start_logging(log_format, log_level)
+    from lakeward.config import load
+    from lakeward.pipeline import plan
+    from lakeward.plugins import load_plugins
+
+    config = load(file, overrides)
+    plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)
+    pipeline = plan(config, plugins, select)
+    try:
+        where = config_state_dir(config, state_dir)
+        if dry_run:
+            click.echo(_rehearse(pipeline, where, as_json))
+            return
+        if sys.stderr.isatty() and log_format == "text":
+            from lakeward.cli.progress import Progress
+
+            plugins.manager.register(Progress())
+        code = _run(pipeline, plugins, where, once, finish, as_json)
+    finally:
+        pipeline.close()
+    sys.exit(code)
+
+
+def _run(pipeline: Any, plugins: Any, where: Path, once: bool, finish: bool, as_json: bool) -> int:
+    from lakeward.cli.report import print_report, report
+    from lakeward.run import Run
+    from lakeward.state import State
+
+    with State.hold(where) as state:
+        run = Run(pipeline, plugins, state, once=once, finish=finish)
+        result = run.execute()
+        found = report(state)
+    seconds = (result.finished - run.info.started).total_seconds()
+    if as_json:
+        this_run = {
+            "id": run.info.id, "status": result.status, "seconds": round(seconds, 3), "error": result.error,
+            "read": result.read, "filtered": result.filtered, "dead": result.dead, "delivered": dict(result.delivered),
+        }  # fmt: skip
+        click.echo(json.dumps({"pipeline": run.info.pipeline, "run": this_run, **found}, indent=2))
+    else:
+        click.echo(f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:\n{print_report(found)}")
+    if result.error:
+        click.echo(f"lakeward: {result.error}", err=True)
+    return {"done": 0, "failed": 1, "stopped": 143}[result.status]
+
+
+def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
+    from lakeward.components import Probing
+    from lakeward.run import dry_run
+    from lakeward.state import State
+
+    with State.look(where) as state:
+        checkpoint = state.checkpoint() if state else None
+        remembered = {} if state is None else {step.name: state.transform_state(f"{pipeline.graph}.{step.name}") for step in pipeline.steps}
+    for step in pipeline.steps:
+        if remembered.get(step.name) is not None:
+            step.transform.restore(remembered[step.name])
+    rows, outcome, fates = dry_run(pipeline, checkpoint.position if checkpoint else None)
+    sinks = {}
+    for name, sink in pipeline.sinks.items():
+        share = outcome.shares.get(name)
+        would = sink.probe(share.schema) if share is not None and isinstance(sink, Probing) else ""
+        sinks[name] = {"rows": share.num_rows if share is not None else 0, "would": would}
+    found = {"read": fates.read, "delivered": fates.delivered, "filtered": dict(outcome.filtered), "dead": fates.dead, "sinks": sinks}
+    if as_json:
+        return json.dumps(found, indent=2)
+    lines = [f"dry run: {fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"]
+    return "\n".join(lines + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()])

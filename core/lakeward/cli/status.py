@@ -1,0 +1,37 @@
+"""`lakeward status`: what was read, delivered, refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from lakeward.cli.places import found_states, json_option, state_dir_of, state_dir_option
+
+EPILOG = """\b
+Examples:
+  lakeward status pipeline.yaml
+  lakeward status                            every pipeline that has run in this folder
+  lakeward status pipeline.yaml --json"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("file", type=click.Path(path_type=Path), required=False, metavar="[FILE]")
+@state_dir_option
+@json_option
+def command(file: Path | None, state_dir: Path | None, as_json: bool) -> None:
+    """Show what the pipeline in FILE has done so far; also while it runs."""
+    from lakeward.cli.report import print_report, report
+    from lakeward.state import State
+
+    directories = [state_dir] if state_dir else [state_dir_of(file, None)] if file else found_states(Path())
+    reports = []
+    for directory in directories:
+        with State.look(directory) as state:
+            reports.append({"state_dir": str(directory), "batches": 0} if state is None else report(state))
+    if as_json:
+        click.echo(json.dumps(reports if len(reports) > 1 else reports[0], indent=2))
+        return
+    for found in reports:
+        click.echo(f"{found['state_dir']}: " + (print_report(found) if "rows" in found else "has not run yet"))

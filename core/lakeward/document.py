@@ -1,0 +1,194 @@
+"""YAML text to plain data, remembering where each value was written.
+
+Safe against what a file can do: size, depth, number of nodes and aliases are bounded, duplicate keys and recursion are
+refused. Plain scalars follow the YAML 1.2 core schema: `no` is text, `1e3` is a number, `12:30:45` is text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from attrs import field, frozen
+
+from lakeward.errors import ConfigError, Place, Problem
+from lakeward.options import Step
+
+MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_ALIASES = 256 * 1024, 20, 20_000, 50
+INT = re.compile(r"[-+]?[0-9]{1,18}")
+FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+SPECIAL = {"": None, "~": None, "null": None, "true": True, "false": False, ".inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}")
+Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Route = tuple[Step, ...]
+
+
+@frozen
+class SecretReference:
+    """`${scheme:ref}`, not resolved yet."""
+
+    scheme: str
+    ref: str
+
+
+@frozen
+class Document:
+    """Data and, for the path of each value, where its key and where the value itself was written."""
+
+    data: Any
+    places: dict[Route, tuple[Place, Place]] = field(repr=False)
+
+    def place(self, path: Route, at_key: bool = False) -> Place:
+        """The place of the value at `path`, or of the nearest thing around it that was written."""
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]][0 if at_key and length == len(path) else 1]
+        return Place("?")
+
+
+def read_document(file: Path, environment: Mapping[str, str]) -> Document:
+    """The document in a file. Raises ConfigError."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise _mistake(Place(str(file)), f"cannot be read: {error.strerror or error}") from error
+    return parse(raw, str(file), environment)
+
+
+def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Place | None = None) -> Document:
+    """The document in a text. With `fixed`, everything in it was written at that one place."""
+    try:
+        if len(raw) > MAX_BYTES:
+            raise _mistake(Place(name), f"larger than {MAX_BYTES // 1024} KiB; a pipeline is a small file")
+        text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
+        _count(text, name)
+        root = yaml.compose(text, Loader=Loader)
+        reader = _Reader(name, environment, fixed)
+        data = reader.read(root, (), None) if root is not None else None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        quoting = "; inside {...} a value with ${...} needs quotes" if mark and "${" in _line(raw, mark.line) else ""
+        place = fixed or (Place(name, mark.line + 1, mark.column + 1) if mark else Place(name))
+        raise _mistake(place, f"not valid YAML: {error.problem or error.context}{quoting}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _mistake(fixed or Place(name), f"not valid YAML: {str(error).splitlines()[0]}") from error
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return Document(data, reader.places)
+
+
+def _mistake(place: Place, message: str) -> ConfigError:
+    return ConfigError([Problem(place, "", message)])
+
+
+def _line(raw: bytes | str, number: int) -> str:
+    text = raw.decode(errors="replace") if isinstance(raw, bytes) else raw
+    lines = text.splitlines()
+    return lines[number] if number < len(lines) else ""
+
+
+def _count(text: str, name: str) -> None:
+    """Refuse bombs by their events, before anything recursive touches them."""
+    depth = aliases = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        aliases += isinstance(event, yaml.AliasEvent)
+        if depth > MAX_DEPTH or aliases > MAX_ALIASES:
+            limit = f"nested deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
+            raise _mistake(Place(name, event.start_mark.line + 1, event.start_mark.column + 1), limit)
+
+
+class _Reader:
+    """Walks the nodes once: data, places and mistakes."""
+
+    def __init__(self, name: str, environment: Mapping[str, str], fixed: Place | None) -> None:
+        self.places: dict[Route, tuple[Place, Place]] = {}
+        self.problems: list[Problem] = []
+        self._name, self._environment, self._fixed = name, environment, fixed
+        self._open: set[int] = set()
+        self._nodes = 0
+
+    def read(self, node: yaml.Node, path: Route, key: yaml.Node | None) -> Any:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise ConfigError([Problem(self._place(node), "", f"more than {MAX_NODES} values, counting aliases")])
+        if id(node) in self._open:
+            raise ConfigError([Problem(self._place(node), dotted(path), "an alias that contains itself")])
+        self.places[path] = (self._place(key or node), self._place(node))
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return [self.read(item, (*path, index), None) for index, item in enumerate(node.value)]
+            return self._mapping(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.Node, path: Route) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._problem(key, path, "a key must be text")
+            elif key.value in data:
+                self._problem(key, (*path, key.value), "written twice; remove one")
+            else:
+                data[key.value] = self.read(value, (*path, key.value), key)
+        return data
+
+    def _scalar(self, node: yaml.ScalarNode, path: Route) -> Any:
+        try:
+            text = self._expand(node.value)
+        except ValueError as error:
+            self._problem(node, path, str(error))
+            return None
+        if isinstance(text, SecretReference):
+            return text
+        return _plain(text) if not node.style and not node.tag.startswith("!") else text
+
+    def _expand(self, text: str) -> str | SecretReference:
+        whole = REFERENCE.fullmatch(text)
+        if whole and whole[3]:
+            return SecretReference(whole[3], whole[4])
+
+        def value(match: re.Match[str]) -> str:
+            variable, default, scheme = match[1], match[2], match[3]
+            if match[0] == "$${":
+                return "${"
+            if scheme:
+                raise ValueError(f"${{{scheme}:...}} is a secret and must be the whole value")
+            found = self._environment.get(variable)
+            if found is None and default is None:
+                raise ValueError(f"environment variable {variable} is not set and has no default (write ${{{variable}:-default}} to give one)")
+            return found if found is not None else default
+
+        return REFERENCE.sub(value, text)
+
+    def _place(self, node: yaml.Node) -> Place:
+        return self._fixed or Place(self._name, node.start_mark.line + 1, node.start_mark.column + 1)
+
+    def _problem(self, node: yaml.Node, path: Route, message: str) -> None:
+        self.problems.append(Problem(self._place(node), dotted(path), message))
+
+
+def _plain(text: str) -> Any:
+    """A plain scalar by the YAML 1.2 core schema."""
+    lowered = text.lower()
+    if lowered in SPECIAL and text in (lowered, lowered.capitalize(), lowered.upper()):
+        return SPECIAL[lowered]
+    if INT.fullmatch(text):
+        return int(text)
+    return float(text) if FLOAT.fullmatch(text) else text
+
+
+def dotted(path: Route) -> str:
+    """`("rules", 2, "fail")` as `rules[2].fail`."""
+    return "".join(_dotted(path))
+
+
+def _dotted(path: Route) -> Iterator[str]:
+    for index, step in enumerate(path):
+        yield f"[{step}]" if isinstance(step, int) else f".{step}" if index else step

@@ -1,0 +1,236 @@
+"""The loop: READ, TRANSFORM, SPOOL, RECORD. Delivery goes on beside it, one worker for each sink."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from lakeward.bell import Bell
+from lakeward.components import END_OF_INPUT, Batch, Parcel, Position, Receipt, Stateful
+from lakeward.deadletters import letters
+from lakeward.deliver import PATIENCE, Courier, pause_after
+from lakeward.errors import LakewardError, Retry
+from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
+from lakeward.pipeline import Outcome, Pipeline, Step
+from lakeward.plugins import Plugins
+from lakeward.reconcile import Fates, fates
+from lakeward.secrets import redact
+from lakeward.spool import Spool
+from lakeward.state import DeadLetter, Recording, Share, State, sync_directory
+
+log = logging.getLogger("lakeward.run")
+GRACE = 8.0  # seconds to finish what is in hand after SIGTERM; container runtimes kill after 10
+
+
+class Run:
+    """One execution of a pipeline over a held state."""
+
+    def __init__(self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False) -> None:
+        self._pipeline, self._plugins, self._state = pipeline, plugins, state
+        self._once, self._finish = once, finish
+        self._bell = Bell()
+        self._spool = Spool(state.directory / "spool")
+        self._fates = [0, 0, 0, 0]
+        self._couriers: list[Courier] = []
+        checkpoint = state.checkpoint()
+        self._position: Position | None = checkpoint.position if checkpoint else None
+        self._epoch = checkpoint.epoch if checkpoint else 0
+        self._sequence = checkpoint.sequence if checkpoint else 0
+        config = pipeline.config
+        self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
+
+    def execute(self) -> RunResult:
+        """Run until the source has no more (`once`), until told to stop, or until something fails. Never raises for the expected."""
+        try:
+            self._plugins.manager.hook.lakeward_run_started(run=self.info)
+        except Exception as refusal:
+            raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
+        error = ""
+        try:
+            with self._bell.listen_for_signals():
+                self._prepare()
+                self._read_until_done()
+                self._drain()
+        except LakewardError as expected:
+            error = redact(str(expected))
+        except Exception as unexpected:
+            error = redact(f"{type(unexpected).__name__}: {unexpected}")
+            raise
+        finally:
+            result = self._end(error)
+        return result
+
+    # -- start and end -------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        self._spool.clean(self._state.spooled_files())
+        for step in self._stateful():
+            remembered = self._state.transform_state(self._state_name(step))
+            if remembered is not None:
+                step.transform.restore(remembered)  # type: ignore[attr-defined]  # Stateful, see _stateful
+        for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
+            log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
+        for name, sink in self._pipeline.sinks.items():
+            courier = Courier(
+                self._sink_name(name), sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, patient=not self._once
+            )
+            self._couriers.append(courier)
+            courier.start()
+
+    def _drain(self) -> None:
+        """Let the workers finish: everything that waits (`once`), or what is in hand."""
+        if not self._bell.stopping:
+            names = {courier.sink_name: courier for courier in self._couriers}
+            while not self._bell.stopping and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
+                self._bell.wait(1.0)
+        failed = [f"sink {courier.sink_name}: {courier.failure}" for courier in self._couriers if courier.gave_up]
+        if failed and not self._bell.stopping:
+            raise LakewardError("; ".join(failed))
+
+    def _end(self, error: str) -> RunResult:
+        end = time.monotonic() + GRACE
+        for courier in self._couriers:
+            courier.leave()
+        for courier in self._couriers:
+            courier.join(max(0.0, end - time.monotonic()))
+        status = "failed" if error else "stopped" if self._bell.stopping else "done"
+        read, _, filtered, dead = self._fates
+        delivered = {courier.sink_name: courier.delivered for courier in self._couriers}
+        result = RunResult(status, datetime.now(UTC), read, dead, filtered, delivered, error)
+        self._plugins.notify("lakeward_run_finished", run=self.info, result=result)
+        if not any(courier.is_alive() for courier in self._couriers):
+            self._bell.close()
+        return result
+
+    # -- READ ----------------------------------------------------------------------------------------------------------
+
+    def _read_until_done(self) -> None:
+        config = self._pipeline.config
+        failures = 0
+        while not self._bell.stopping:
+            try:
+                self._read_what_is_there()
+                failures = 0
+                if self._once:
+                    break
+                pause = config.batch.wait.total_seconds()
+            except Retry as error:
+                failures += 1
+                if self._once and failures >= PATIENCE:
+                    raise
+                pause = pause_after(failures, error.after)
+                log.warning("source: %s; next attempt in %.1f s", redact(str(error)), pause)
+            self._pause(pause)
+        if self._finish and not self._bell.stopping:
+            self._record_finish()
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._bell.stopping and (left := end - time.monotonic()) > 0:
+            self._bell.wait(left)
+
+    def _read_what_is_there(self) -> None:
+        batches = self._pipeline.source.read(self._position, self._pipeline.config.batch.rows)
+        for batch in self._while_there_is_room(batches):
+            if batch.rows.num_rows or batch.rejected is not None or batch.position != self._position:
+                self._take(batch)
+            if self._bell.stopping:
+                return
+
+    def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Back pressure: the source is the buffer when the spool is full."""
+        cap = self._pipeline.config.spool.max_mb * 1e6
+        while not self._bell.stopping:
+            if self._state.waiting_bytes() >= cap:
+                if all(courier.gave_up for courier in self._couriers if courier.sink_name in self._state.waiting()):
+                    return
+                self._bell.wait(1.0)
+                continue
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    # -- TRANSFORM, SPOOL, RECORD --------------------------------------------------------------------------------------
+
+    def _take(self, batch: Batch) -> None:
+        outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
+        refused = batch.rejected.num_rows if batch.rejected is not None else 0
+        counted = fates(batch.rows, refused, outcome)
+        dead = letters("source", batch.rejected, batch.origin, batch.epoch) if batch.rejected is not None else []
+        self._epoch, self._position = batch.epoch, batch.position
+        self._record(outcome, counted, dead, batch.origin)
+
+    def _record_finish(self) -> None:
+        for outcome in self._pipeline.finish(END_OF_INPUT):
+            if outcome.shares or outcome.dead:
+                self._record(outcome, Fates(0, 0, 0, 0), [], "")
+
+    def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str) -> None:
+        self._sequence += 1
+        shares = self._spool_shares(outcome)
+        for stage, rows in outcome.dead:
+            dead = dead + letters(stage, rows, origin, self._epoch)
+        totals = {("rows", "read"): counted.read, ("rows", "delivered"): counted.delivered, ("rows", "filtered"): counted.filtered}
+        totals[("rows", "dead")] = counted.dead
+        totals |= {("filtered", rule): rows for rule, rows in outcome.filtered.items()}
+        totals |= {("spooled", share.sink): share.rows for share in shares}
+        states = {self._state_name(step): step.transform.state() for step in self._stateful()}  # type: ignore[attr-defined]  # see _stateful
+        self._state.record(Recording(self._sequence, self._epoch, self._position or {}, states, shares, dead, totals))
+        self._fates = [sum(pair) for pair in zip(self._fates, (counted.read, counted.delivered, counted.filtered, counted.dead), strict=True)]
+        rows_by_sink = {share.sink: share.rows for share in shares}
+        self._plugins.notify(
+            "lakeward_batch_recorded",
+            run=self.info,
+            batch=BatchInfo(self._sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink),
+        )
+        for courier in self._couriers:
+            if courier.sink_name in rows_by_sink:
+                courier.wake()
+
+    def _spool_shares(self, outcome: Outcome) -> list[Share]:
+        """Encode once: sinks that take the same rows in the same encoding share one file."""
+        written: dict[tuple[int, object], tuple[str, int, str]] = {}
+        numbers = itertools.count()
+        shares = []
+        for name, rows in outcome.shares.items():
+            encoding = self._pipeline.sinks[name].encoding
+            key = (id(rows), encoding)
+            if key not in written:
+                file = self._spool.write(f"{self._epoch:04d}-{self._sequence:010d}-{next(numbers)}", rows, encoding)
+                written[key] = (file.name, file.bytes, file.sha256)
+            file_name, size, digest = written[key]
+            shares.append(Share(self._sink_name(name), file_name, rows.num_rows, size, digest))
+        if written:
+            sync_directory(self._spool.folder)
+        return shares
+
+    # -- names and news ------------------------------------------------------------------------------------------------
+
+    def _delivered(self, parcel: Parcel, receipt: Receipt) -> None:
+        self._plugins.notify("lakeward_parcel_delivered", run=self.info, parcel=parcel, receipt=receipt)
+
+    def _stateful(self) -> list[Step]:
+        return [step for step in self._pipeline.steps if isinstance(step.transform, Stateful)]
+
+    def _sink_name(self, name: str) -> str:
+        """Sinks of several graphs in one file may share a name; their tokens must not."""
+        return name if len(self._pipeline.config.graphs) == 1 else f"{self._pipeline.graph}.{name}"
+
+    def _state_name(self, step: Step) -> str:
+        return f"{self._pipeline.graph}.{step.name}"
+
+
+def dry_run(pipeline: Pipeline, position: Position | None) -> tuple[pa.RecordBatch, Outcome, Fates]:
+    """Read one batch and transform it; nothing is written or remembered."""
+    for batch in pipeline.source.read(position, pipeline.config.batch.rows):
+        outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
+        return batch.rows, outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
+    return pa.RecordBatch.from_pydict({}), Outcome(), Fates(0, 0, 0, 0)

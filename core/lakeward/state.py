@@ -1,0 +1,314 @@
+"""state.db: what must survive a crash, changed in single transactions.
+
+Checkpoint, transform state, batches waiting for delivery, dead letters and totals. One process holds a state directory at a
+time (a lock that dies with its holder). Every commit is synced before it returns.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from attrs import frozen
+
+from lakeward.components import Parcel, Position, Receipt, Token
+from lakeward.errors import LakewardError, StateInUse
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), position TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL);
+CREATE TABLE transform_state (node TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE parcels (
+  sink TEXT NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
+  sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence)
+) WITHOUT ROWID;
+CREATE INDEX parcels_by_file ON parcels (file);
+CREATE TABLE receipts (sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL, location TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE dead_letters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, origin TEXT NOT NULL, epoch INTEGER NOT NULL,
+  row_low INTEGER, row_high INTEGER, payload TEXT NOT NULL, first_seen TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open'
+);
+CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+"""
+MAX_DETAIL = 500
+
+
+class UnusableState(LakewardError):
+    """state.db cannot be used as it is; it is never recreated in silence, because that would send every row again."""
+
+
+@frozen
+class Checkpoint:
+    """Where the last recorded batch ended."""
+
+    position: Position
+    epoch: int
+    sequence: int
+
+
+@frozen
+class DeadLetter:
+    """A row refused, or a range of rows, kept with its reason."""
+
+    stage: str
+    reason: str
+    detail: str
+    origin: str
+    epoch: int
+    row: int | None
+    payload: str
+    row_high: int | None = None
+
+
+@frozen
+class Share:
+    """One sink's part of a batch, spooled."""
+
+    sink: str
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@frozen
+class Recording:
+    """All of a batch that is recorded in one transaction."""
+
+    sequence: int
+    epoch: int
+    position: Position
+    states: Mapping[str, bytes]
+    shares: Sequence[Share]
+    dead: Sequence[DeadLetter]
+    totals: Mapping[tuple[str, str], int]
+    """Rows to add, by kind (`rows`, `filtered`) and name."""
+
+
+class State:
+    """The state of one pipeline. Safe to use from several threads; open it with `with State.hold(directory) as state`."""
+
+    def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
+        self.directory = directory
+        self._connection = connection
+        self._lock = threading.RLock()
+        self.life = self._about("life")
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    @contextmanager
+    def hold(cls, directory: Path) -> Iterator[State]:
+        """The state in a directory, made if needed, for this process alone. Raises StateInUse or UnusableState."""
+        _make_durable(directory)
+        with open(directory / "lock", "a+") as lock:
+            _take(lock, directory)
+            connection = _connect(directory / "state.db", writable=True)
+            try:
+                yield cls(directory, connection)
+            finally:
+                connection.close()
+
+    @classmethod
+    @contextmanager
+    def look(cls, directory: Path) -> Iterator[State | None]:
+        """The state for reading only, also while a run holds it; None when there is none yet."""
+        if not (directory / "state.db").exists():
+            yield None
+            return
+        connection = _connect(directory / "state.db", writable=False)
+        try:
+            yield cls(directory, connection)
+        finally:
+            connection.close()
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Where to go on; None before the first batch."""
+        for position, epoch, sequence in self._rows("SELECT position, epoch, sequence FROM checkpoint"):
+            return Checkpoint(json.loads(position), epoch, sequence)
+        return None
+
+    def transform_state(self, node: str) -> bytes | None:
+        """What a transform remembered at the checkpoint."""
+        for (state,) in self._rows("SELECT state FROM transform_state WHERE node = ?", node):
+            return bytes(state)
+        return None
+
+    def next_parcel(self, sink: str, pipeline: str, spool: Path) -> Parcel | None:
+        """The oldest parcel that waits for a sink."""
+        query = "SELECT sequence, epoch, file, rows, sha256 FROM parcels WHERE sink = ? ORDER BY sequence LIMIT 1"
+        for sequence, epoch, file, rows, sha256 in self._rows(query, sink):
+            return Parcel(Token(pipeline, sink, self.life, epoch, sequence), spool / file, rows, sha256)
+        return None
+
+    def waiting(self) -> dict[str, tuple[int, int]]:
+        """Parcels and rows that wait, by sink."""
+        return {sink: (parcels, rows) for sink, parcels, rows in self._rows("SELECT sink, count(*), sum(rows) FROM parcels GROUP BY sink")}
+
+    def waiting_bytes(self) -> int:
+        """Bytes of the spooled files that wait."""
+        query = "SELECT coalesce(sum(bytes), 0) FROM (SELECT DISTINCT file, bytes FROM parcels)"
+        return next(int(total) for (total,) in self._rows(query))
+
+    def spooled_files(self) -> set[str]:
+        """Names of the files that a parcel needs."""
+        return {file for (file,) in self._rows("SELECT DISTINCT file FROM parcels")}
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Rows counted since the state began, by kind and name."""
+        totals: dict[str, dict[str, int]] = {}
+        for kind, name, rows in self._rows("SELECT kind, name, rows FROM totals ORDER BY kind, name"):
+            totals.setdefault(kind, {})[name] = rows
+        return totals
+
+    def receipts(self) -> list[dict[str, Any]]:
+        """The newest receipt of each sink."""
+        query = "SELECT sink, sequence, location, details, at FROM receipts ORDER BY sink"
+        names = ("sink", "sequence", "location", "details", "at")
+        return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in self._rows(query)]
+
+    def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest dead letters."""
+        names = ("id", "stage", "reason", "detail", "origin", "epoch", "row_low", "row_high", "payload", "first_seen", "status")
+        return [dict(zip(names, row, strict=True)) for row in self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)]
+
+    def dead_letter_counts(self) -> dict[tuple[str, str], int]:
+        """Open dead letters by stage and reason."""
+        query = "SELECT stage, reason, count(*) FROM dead_letters WHERE status = 'open' GROUP BY stage, reason ORDER BY stage, reason"
+        return {(stage, reason): count for stage, reason, count in self._rows(query)}
+
+    # -- changing ------------------------------------------------------------------------------------------------------
+
+    def record(self, recording: Recording) -> None:
+        """RECORD: everything about a batch, or nothing."""
+        with self._transaction() as execute:
+            execute(
+                "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?)",
+                (json.dumps(recording.position), recording.epoch, recording.sequence, _now()),
+            )
+            for node, state in recording.states.items():
+                execute("INSERT OR REPLACE INTO transform_state VALUES (?, ?)", (node, state))
+            for share in recording.shares:
+                values = (share.sink, recording.sequence, recording.epoch, share.file, share.rows, share.bytes, share.sha256)
+                execute("INSERT INTO parcels VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            self._bury(execute, recording.dead)
+            self._count(execute, recording.totals)
+
+    def settle(self, parcel: Parcel, receipt: Receipt) -> bool:
+        """SETTLE: the sink has the parcel. True when no other sink needs its file any more."""
+        token = parcel.token
+        with self._transaction() as execute:
+            values = (token.sink, token.sequence, receipt.location, json.dumps(dict(receipt.details)), _now())
+            execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)", values)
+            return self._remove(execute, parcel, "delivered")
+
+    def refuse(self, parcel: Parcel, dead: Sequence[DeadLetter]) -> bool:
+        """The sink will never take the parcel: its rows become dead letters. True as for `settle`."""
+        with self._transaction() as execute:
+            self._bury(execute, dead)
+            return self._remove(execute, parcel, "refused")
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _remove(self, execute: Any, parcel: Parcel, kind: str) -> bool:
+        execute("DELETE FROM parcels WHERE sink = ? AND sequence = ?", (parcel.token.sink, parcel.token.sequence))
+        self._count(execute, {(kind, parcel.token.sink): parcel.rows})
+        return not execute("SELECT 1 FROM parcels WHERE file = ? LIMIT 1", (parcel.path.name,)).fetchall()
+
+    def _bury(self, execute: Any, dead: Iterable[DeadLetter]) -> None:
+        now = _now()
+        for one in dead:
+            values = (one.stage, one.reason, one.detail[:MAX_DETAIL], one.origin, one.epoch, one.row, one.row_high, one.payload, now)
+            execute(
+                "INSERT INTO dead_letters (stage, reason, detail, origin, epoch, row_low, row_high, payload, first_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+    def _count(self, execute: Any, totals: Mapping[tuple[str, str], int]) -> None:
+        for (kind, name), rows in totals.items():
+            execute("INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET rows = rows + excluded.rows", (kind, name, rows))
+
+    def _about(self, name: str) -> str:
+        return next(str(value) for (value,) in self._rows("SELECT value FROM about WHERE name = ?", name))
+
+    def _rows(self, query: str, *values: object) -> list[Any]:
+        with self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection.execute
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _make_durable(directory: Path) -> None:
+    """The directory, with the names of it and of its new parents synced."""
+    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync_directory(folder.parent)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(lock: IO[str], directory: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip()
+        raise StateInUse(directory, f" (process {holder})" if holder else "") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+
+
+def _connect(file: Path, writable: bool) -> sqlite3.Connection:
+    try:
+        if writable:
+            connection = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
+        else:
+            connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise UnusableState(f"{file}: made by a newer lakeward (state schema {version}, this one knows {SCHEMA_VERSION}); upgrade lakeward")
+        if writable:
+            # small WAL: a full disk must be recoverable with little room
+            connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
+            if version == 0:
+                life = uuid.uuid4().hex[:8]
+                connection.executescript(
+                    f"BEGIN;{SCHEMA};INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
+                )
+    except sqlite3.DatabaseError as error:
+        raise UnusableState(f"{file}: {error}; restore it from a backup, or start anew with another --state-dir (every row is then sent again)") from error
+    return connection
