@@ -1,0 +1,162 @@
+"""From what sensors write as a time to one form: microseconds in UTC.
+
+Text is ISO 8601: `T` or a space, seconds and their fraction may be missing (a date alone is its midnight), `Z`, `+hh`, `+hhmm`
+or `+hh:mm`, and without any of these the naive timezone. Digits after the microseconds are cut off. Text that is a number, and
+numbers, count from 1970. Not read, because there is no one right answer: leap seconds (`:60`), `24:00`, basic forms without
+hyphens, and local times that happened twice or never. A row's answer never depends on the rows around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakeward.errors import OptionError
+
+Unit = Literal["auto", "s", "ms", "us", "ns"]
+UTC = pa.timestamp("us", "UTC")
+NAIVE = pa.timestamp("us")
+SPAN = -9_223_372_036_854_775, 9_223_372_036_854_775
+"""Microseconds that also fit into nanoseconds, as many readers keep them: 1677-09-21 to 2262-04-11."""
+PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+PLAUSIBLE = 946_684_800, 4_102_444_800
+"""Seconds of the years 2000 to 2100: within them no number can be read in two units."""
+
+
+def to_utc(column: pa.Array[Any], *, naive_timezone: str = "UTC", unit: Unit = "auto") -> tuple[Any, pa.BooleanArray]:
+    """The times of a column, and which rows are good.
+
+    NULL is good and stays NULL; what cannot be read is NULL and not good. `naive_timezone` is an IANA name, or `reject` to
+    read no time without a zone. `unit` is that of numbers; `auto` tells it by their size, for the years 2000 to 2100.
+    Raises `TypeError` when the type of the column holds no times, and `OptionError` when there is no such timezone.
+    """
+    _check(naive_timezone)
+    if isinstance(column, pa.DictionaryArray):
+        times = to_utc(column.dictionary, naive_timezone=naive_timezone, unit=unit)[0].take(column.indices)
+        missing = pc.is_null(column.cast(column.type.value_type))
+    else:
+        times, missing = _within_span(_reader(column.type, naive_timezone, unit)(column)), pc.is_null(column)
+    return times, pc.or_(missing, pc.is_valid(times))
+
+
+def _check(zone: str) -> None:
+    try:
+        if zone != "reject":
+            pc.assume_timezone(pa.array([0], NAIVE), zone)
+    except pa.ArrowInvalid as error:
+        raise OptionError("naive_timezone", f"no timezone {zone!r}; expected UTC, reject, or a name such as Europe/Berlin") from error
+
+
+def _reader(kind: pa.DataType, zone: str, unit: Unit) -> Callable[[Any], Any]:
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return partial(_from_text, zone=zone, unit=unit)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return partial(_from_numbers, unit=unit)
+    if pa.types.is_timestamp(kind):
+        return partial(_from_timestamps, zone=zone)
+    if pa.types.is_date(kind):
+        return lambda column: _local(column.cast(pa.timestamp("ms")).cast(NAIVE), zone)
+    if pa.types.is_null(kind):
+        return lambda column: column.cast(UTC)
+    raise TypeError(f"a column of type {kind} holds no times; expected text, numbers or timestamps")
+
+
+def _within_span(times: pa.Array[Any]) -> Any:
+    micros = times.cast(pa.int64())
+    return pc.if_else(_between(micros, SPAN), times, pa.scalar(None, UTC))
+
+
+def _between(numbers: pa.Array[Any], bounds: tuple[int, int]) -> Any:
+    number = int if pa.types.is_integer(numbers.type) else float
+    low, high = (pa.scalar(number(bound), numbers.type) for bound in bounds)
+    return pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+DAY = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
+LEAP_YEAR = r"(?:[12]\d(?:0[48]|[2468][048]|[13579][26])|(?:1[26]|2[048])00)"
+DATE = rf"(?:[12]\d{{3}}-{DAY}|{LEAP_YEAR}-02-29)"
+HOUR = r"(?:[01]\d|2[0-3])"
+CLOCK = rf"{HOUR}(?::[0-5]\d(?::[0-5]\d(?:\.\d{{1,6}})?)?)?"
+ZONE = rf"(?:Z|[+-]{HOUR}(?::?[0-5]\d)?)"
+FRACTION = r"(:\d\d)[.,](\d{1,6})\d*(Z|[+-][\d:]+)?$"  # Arrow wants a point, and no digits after the microseconds
+
+
+def _from_text(column: pa.Array[Any], zone: str, unit: Unit) -> Any:
+    """A column of one form, which its first text tells, is one cast; only when some row does not fit are rows told apart by form."""
+    first = column.drop_null().slice(0, 1)
+    try:
+        if not len(first) or pc.match_substring_regex(first, rf"[T ]{CLOCK}{ZONE}$")[0].as_py():
+            return column.cast(UTC)
+        return _local(column.cast(NAIVE), zone)
+    except pa.ArrowInvalid:
+        times = _from_mixed_text(column, zone, unit)
+    odd = pc.and_(pc.is_null(times), pc.is_valid(column))
+    tidy = pc.replace_substring_regex(pc.utf8_trim_whitespace(column.filter(odd)), FRACTION, r"\1.\2\3")
+    return pc.replace_with_mask(times, odd, _from_mixed_text(tidy, zone, unit))
+
+
+def _from_mixed_text(text: Any, zone: str, unit: Unit) -> Any:
+    forms: list[tuple[str, Callable[[Any], Any]]] = [  # a match promises that the cast succeeds
+        (rf"^{DATE}[T ]{CLOCK}{ZONE}$", lambda rows: rows.cast(UTC)),
+        (rf"^{DATE}(?:[T ]{CLOCK})?$", lambda rows: _local(rows.cast(NAIVE), zone)),
+        (r"^-?[0-8]?\d{1,18}$", lambda rows: _from_numbers(rows.cast(pa.int64()), unit)),
+        (r"^-?\d{1,18}\.\d+$", lambda rows: _from_numbers(rows.cast(pa.float64()), unit)),
+    ]
+    micros, known, left = np.zeros(len(text), np.int64), np.zeros(len(text), np.bool_), np.arange(len(text))
+    for form, read in forms:
+        fits = pc.match_substring_regex(text, form).fill_null(False)
+        rows, times = left[np.asarray(fits)], read(text.filter(fits))
+        micros[rows], known[rows] = times.cast(pa.int64()).fill_null(0), times.is_valid()
+        text, left = text.filter(pc.invert(fits)), left[~np.asarray(fits)]
+    return pa.array(micros, mask=~known).cast(UTC)
+
+
+# -- numbers and timestamps --------------------------------------------------------------------------------------------
+
+
+def _from_numbers(numbers: pa.Array[Any], unit: Unit) -> Any:
+    """Whole numbers stay whole, so that their microseconds are exact; the sub-second part of other numbers is rounded."""
+    whole = pa.types.is_integer(numbers.type)
+    if numbers.type == pa.uint64():  # what does not fit is far beyond any time
+        numbers = pc.if_else(pc.less(numbers, pa.scalar(2**63, pa.uint64())), numbers, pa.scalar(None, pa.uint64()))
+    numbers = numbers.cast(pa.int64() if whole else pa.float64())
+    times = pa.nulls(len(numbers), pa.int64())
+    for name in PER_SECOND if unit == "auto" else [unit]:
+        scale = PER_SECOND[name]
+        bounds = (PLAUSIBLE[0] * scale, PLAUSIBLE[1] * scale) if unit == "auto" else (SPAN[0] * scale // 10**6, SPAN[1] * scale // 10**6)
+        fitting = pc.if_else(_between(numbers, bounds), numbers, pa.scalar(None, numbers.type))
+        times = pc.coalesce(times, _micros(fitting, scale) if whole else _rounded_micros(fitting, scale))
+    return times.cast(UTC)
+
+
+def _micros(numbers: pa.Array[Any], scale: int) -> Any:
+    if scale <= 10**6:
+        return pc.multiply(numbers, 10**6 // scale)
+    down = numbers.fill_null(0).to_numpy() // (scale // 10**6)  # Arrow divides towards zero, which is up before 1970
+    return pc.if_else(numbers.is_valid(), pa.array(down), pa.scalar(None, pa.int64()))
+
+
+def _rounded_micros(numbers: pa.Array[Any], scale: int) -> Any:
+    return pc.round(pc.divide(pc.multiply(numbers, 1e6), float(scale)), round_mode="half_to_even").cast(pa.int64())
+
+
+def _from_timestamps(column: Any, zone: str) -> Any:
+    times = _from_numbers(column.cast(pa.int64()), column.type.unit)
+    return times if column.type.tz else _local(times.cast(NAIVE), zone)
+
+
+def _local(naive: Any, zone: str) -> Any:
+    """Local times as UTC; NULL for those that the clocks showed twice or never."""
+    if zone == "reject":
+        return pa.nulls(len(naive), UTC)
+    if zone == "UTC":
+        return naive.cast(UTC)
+    first, last = (pc.assume_timezone(naive, zone, ambiguous=which, nonexistent=which) for which in ("earliest", "latest"))
+    return pc.if_else(pc.equal(first, last), first, pa.scalar(None, first.type)).cast(UTC)
