@@ -6,7 +6,7 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -22,10 +22,8 @@ class Bell:
 
     def ring(self) -> None:
         """Wake whoever waits; a full pipe means that it is ringing already."""
-        try:
+        with suppress(BlockingIOError):
             os.write(self._mouth, b"!")
-        except BlockingIOError:
-            pass
 
     def wait(self, seconds: float) -> None:
         """Return after so long, or when the bell rings. Rings that came before count."""

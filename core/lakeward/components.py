@@ -216,7 +216,7 @@ RESERVED_PORTS = (REJECTED, FILTERED)
 END_OF_INPUT = datetime.max.replace(tzinfo=UTC)
 
 
-def rejected(rows: pa.RecordBatch, reason: str, detail: str | pa.Array = "") -> pa.RecordBatch:
+def rejected(rows: pa.RecordBatch, reason: str, detail: str | pa.Array[Any] = "") -> pa.RecordBatch:
     """These rows, marked for the port `rejected`.
 
     `reason` is a short code such as `type` or `time_parse`; `detail` says it to a person, once or one text for each row.
@@ -229,7 +229,7 @@ def filtered(rows: pa.RecordBatch, rule: str) -> pa.RecordBatch:
     return _marked(rows, [name for name in rows.schema.names if name == ROW], _rule=rule)
 
 
-def _marked(rows: pa.RecordBatch, keep: list[str], **marks: str | pa.Array) -> pa.RecordBatch:
+def _marked(rows: pa.RecordBatch, keep: list[str], **marks: str | pa.Array[Any]) -> pa.RecordBatch:
     import pyarrow as pa  # announcing must stay free of it
 
     columns = {name: rows.column(name) for name in keep}

@@ -14,9 +14,10 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
+from lakeward.build import Mistakes, build, steps
 from lakeward.document import Document, Route, dotted, parse, read_document
 from lakeward.errors import ConfigError, Place, Problem
-from lakeward.options import Mistakes, build, option, steps
+from lakeward.options import option
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 PREFIX = "LAKEWARD__"
@@ -62,7 +63,9 @@ class PipelineFile(GraphFile):
     batch: Batching = option(factory=Batching, help="How much is read at once.")
     spool: Spooling = option(factory=Spooling, help="Room for rows that wait for delivery.")
     plugins: PluginRules = option(factory=PluginRules, help="Which installed plugins may take part.")
-    pipelines: dict[str, GraphFile] = option(factory=dict, help="Several named graphs instead of one; they share the source and its checkpoint.")
+    pipelines: dict[str, GraphFile] = option(
+        factory=dict, help="Several named graphs instead of one; they share the source and its checkpoint."
+    )
     select: str | None = option(None, help="Which of the named graphs is active.")
 
 
@@ -116,7 +119,9 @@ class Config:
         name = selected or self.select or (next(iter(self.graphs)) if len(self.graphs) == 1 else None)
         names = ", ".join(self.graphs)
         if name is None:
-            raise ConfigError([self.problem(("pipelines",), f"several graphs and no `select`; add `select:` with one of {names}", at_key=True)])
+            raise ConfigError(
+                [self.problem(("pipelines",), f"several graphs and no `select`; add `select:` with one of {names}", at_key=True)]
+            )
         if name not in self.graphs:
             raise ConfigError([self.problem(("select",), f"no graph named {name!r}; there are {names}")])
         return self.graphs[name]
@@ -153,24 +158,22 @@ def _override(document: Document, text: str, origin: str, environment: Mapping[s
     if not equals or not path:
         raise ConfigError([Problem(place, "", "expected path.to.key=value, such as batch.rows=1000")])
     written = parse(value, origin, environment, fixed=place)
-    target, data = document.data, document.data
+    target: Any = document.data
     for index, step in enumerate(path):
         last = index == len(path) - 1
         if isinstance(target, list):
-            step = int(step) if str(step).isdigit() else step
-            if not (isinstance(step, int) and step < len(target)):
+            step = int(step) if str(step).isdigit() else len(target)
+            if step >= len(target):
                 raise ConfigError([Problem(place, dotted(path[: index + 1]), f"there are {len(target)} items, numbered from 0")])
         elif not isinstance(target, dict):
             raise ConfigError([Problem(place, dotted(path[:index]), "is a value, not a mapping; nothing can be set below it")])
         if last:
             target[step] = written.data
-        elif isinstance(target, list):
-            target = target[step]
         else:
-            target = target.setdefault(step, {})
+            target = target[step] if isinstance(target, list) else target.setdefault(step, {})
     places = {known: at for known, at in document.places.items() if known[: len(path)] != path}
     places.update({(*path, *below): at for below, at in (written.places or {(): (place, place)}).items()})
-    return evolve(document, data=data, places=places)
+    return evolve(document, places=places)
 
 
 class _Assembly:

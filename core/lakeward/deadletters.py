@@ -18,9 +18,7 @@ MARKS = (ROW, "_reason", "_detail")
 
 def letters(stage: str, rows: pa.RecordBatch, origin: str, epoch: int) -> list[DeadLetter]:
     """One dead letter for each row that a source or a transform marked with `rejected()`."""
-    return [
-        DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row)) for row in rows.to_pylist()
-    ]
+    return [DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row)) for row in rows.to_pylist()]
 
 
 def refused_letters(parcel: Parcel, reason: str) -> list[DeadLetter]:
@@ -33,7 +31,7 @@ def refused_letters(parcel: Parcel, reason: str) -> list[DeadLetter]:
     ]
 
 
-def distinct_keys(batches: list[pa.RecordBatch]) -> pa.ChunkedArray:
+def distinct_keys(batches: list[pa.RecordBatch]) -> pa.ChunkedArray[Any]:
     """The different row keys in some batches."""
     keys = [rows.column(ROW) for rows in batches if ROW in rows.schema.names]
     return pc.unique(pa.chunked_array(keys, type=pa.int64()))

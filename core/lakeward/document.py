@@ -14,13 +14,22 @@ from typing import Any
 import yaml
 from attrs import field, frozen
 
+from lakeward.build import Step
 from lakeward.errors import ConfigError, Place, Problem
-from lakeward.options import Step
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_ALIASES = 256 * 1024, 20, 20_000, 50
 INT = re.compile(r"[-+]?[0-9]{1,18}")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-SPECIAL = {"": None, "~": None, "null": None, "true": True, "false": False, ".inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
+SPECIAL = {
+    "": None,
+    "~": None,
+    "null": None,
+    "true": True,
+    "false": False,
+    ".inf": float("inf"),
+    "-.inf": float("-inf"),
+    ".nan": float("nan"),
+}
 REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}")
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Route = tuple[Step, ...]
@@ -69,9 +78,10 @@ def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Pl
         reader = _Reader(name, environment, fixed)
         data = reader.read(root, (), None) if root is not None else None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark: Any = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         quoting = "; inside {...} a value with ${...} needs quotes" if mark and "${" in _line(raw, mark.line) else ""
-        place = fixed or (Place(name, mark.line + 1, mark.column + 1) if mark else Place(name))
+        place = fixed or Place(name, line, column)
         raise _mistake(place, f"not valid YAML: {error.problem or error.context}{quoting}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _mistake(fixed or Place(name), f"not valid YAML: {str(error).splitlines()[0]}") from error
@@ -162,7 +172,9 @@ class _Reader:
                 raise ValueError(f"${{{scheme}:...}} is a secret and must be the whole value")
             found = self._environment.get(variable)
             if found is None and default is None:
-                raise ValueError(f"environment variable {variable} is not set and has no default (write ${{{variable}:-default}} to give one)")
+                raise ValueError(
+                    f"environment variable {variable} is not set and has no default (write ${{{variable}:-default}} to give one)"
+                )
             return found if found is not None else default
 
         return REFERENCE.sub(value, text)

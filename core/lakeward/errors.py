@@ -67,7 +67,7 @@ class OptionError(LakewardError, ValueError):
 
 
 class Retry(LakewardError):
-    """It may work later: network, lock, throttling. The kernel tries again with the same token, after `after` seconds or by its own backoff."""
+    """It may work later: network, lock, throttling. The kernel tries again, after `after` seconds or by its own backoff."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         self.after = after

@@ -1,36 +1,31 @@
-"""Options of components: from attrs fields to checked values, and to the words that describe them.
+"""Options of components: what attrs fields cannot say, and the words that describe them.
 
-A component's init fields are its YAML options. `option()` adds what types cannot say; `build()` makes a component from
-plain YAML data and gives every mistake with its path; `describe()` is where help, reference pages and schemas come from.
+A component's init fields are its YAML options. Help, reference pages and schemas come from `describe`.
 """
 
 from __future__ import annotations
 
-import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
-import cattrs
-import cattrs.cols
-import cattrs.gen
 from attrs import frozen
-from cattrs.errors import ForbiddenExtraKeysError
 
 from lakeward.errors import OptionError
 from lakeward.secrets import Secret
 
-Step = str | int
-T = TypeVar("T")
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)")
-UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NAMES: Mapping[type, str] = {
-    str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a mapping", type(None): "nothing"
+    str: "text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "nothing",
 }
 
 
@@ -45,7 +40,8 @@ def option(
 ) -> Any:
     """An attrs field that is a YAML option.
 
-    `help` is one sentence for a person; `unit` is the unit of numbers; `minimum` and `maximum` are allowed themselves. Without default or factory the option is required.
+    `help` is one sentence for a person; `unit` is the unit of numbers; `minimum` and `maximum` are allowed
+    themselves. Without default or factory the option is required.
     """
     if factory is not None:
         default = attrs.Factory(factory)
@@ -62,173 +58,6 @@ def _in_range(component: Any, attribute: attrs.Attribute[Any], value: Any) -> No
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         wanted = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"from {low:g} to {high:g}"
         raise OptionError(attribute.name, f"expected {wanted}, got {value}")
-
-
-# -- from YAML data to a component -------------------------------------------------------------------------------------
-
-
-@frozen
-class Mistake:
-    """What is wrong with one option, at its path below the component."""
-
-    path: tuple[Step, ...]
-    message: str
-    at_key: bool = False
-
-
-class Mistakes(Exception):
-    """All mistakes of one component."""
-
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
-        super().__init__("; ".join(mistake.message for mistake in mistakes))
-        self.mistakes = tuple(mistakes)
-
-
-def build(cls: type[T], data: Mapping[str, Any], folder: Path) -> T:
-    """An instance of `cls` from YAML data; relative paths are below `folder`. Raises `Mistakes`, all at once."""
-    try:
-        return _converter(folder).structure(data, cls)
-    except (cattrs.BaseValidationError, ValueError) as error:
-        raise Mistakes(list(_mistakes(error, ()))) from error
-
-
-def _converter(folder: Path) -> cattrs.Converter:
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (str, bool, int):
-        converter.register_structure_hook(kind, _exactly(kind))
-    converter.register_structure_hook(float, lambda value, _: float(_expect(value, (int, float), NAMES[float])))
-    converter.register_structure_hook(Path, lambda value, _: folder / Path(_expect(value, (str,), "a path")).expanduser())
-    converter.register_structure_hook(timedelta, lambda value, _: duration(value))
-    converter.register_structure_hook(Secret, _secret)
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _literal)
-    converter.register_structure_hook_func(lambda kind: kind is Any, lambda value, _: value)
-    converter.register_structure_hook_factory(_is_union, lambda kind: _one_of(converter, get_args(kind)))
-    for origin, wanted in ((list, list), (tuple, list), (dict, dict)):
-        converter.register_structure_hook_factory(
-            lambda kind, origin=origin: get_origin(kind) is origin, lambda kind, wanted=wanted: _collection(converter, kind, wanted)
-        )
-    converter.register_structure_hook_factory(attrs.has, lambda kind: _nested(converter, kind))
-    return converter
-
-
-def duration(value: object) -> timedelta:
-    """`5s`, `250ms`, `1.5h`, `10m`, `1d`, or a number of seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return timedelta(seconds=value)
-    match = DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if not match:
-        raise ValueError(f"expected a duration such as 5s, 250ms, 10m or 1h, got {_got(value)}")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
-
-
-def _got(value: object) -> str:
-    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return f"{NAMES[type(value)]} ({value!r})" if len(repr(value)) <= 40 else NAMES[type(value)]
-    return "a secret" if isinstance(value, Secret) else NAMES.get(type(value), type(value).__name__)
-
-
-def _expect(value: object, kinds: tuple[type, ...], wanted: str) -> Any:
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise ValueError(f"expected {wanted}, got {_got(value)}")
-    return value
-
-
-def _exactly(kind: type) -> Callable[[object, type], Any]:
-    return lambda value, _: _expect(value, (kind,), NAMES[kind])
-
-
-def _secret(value: object, _: type) -> Secret:
-    if not isinstance(value, Secret):
-        raise ValueError("is a secret: do not write it here, refer to it as ${env:NAME} or ${file:/path}")
-    return value
-
-
-def _literal(value: object, kind: Any) -> object:
-    allowed = get_args(kind)
-    if value not in allowed:
-        guess = get_close_matches(str(value), [str(choice) for choice in allowed], 1)
-        hint = f", did you mean {guess[0]!r}?" if guess else ""
-        raise ValueError(f"expected one of {', '.join(map(str, allowed))}; got {_got(value)}{hint}")
-    return value
-
-
-def _is_union(kind: Any) -> bool:
-    return get_origin(kind) in (Union, types.UnionType)
-
-
-def _one_of(converter: cattrs.Converter, kinds: tuple[Any, ...]) -> Callable[[Any, Any], Any]:
-    def structure(value: Any, _: Any) -> Any:
-        if value is None and type(None) in kinds:
-            return None
-        errors = []
-        for kind in kinds:
-            if kind is type(None):
-                continue
-            try:
-                return converter.structure(value, kind)
-            except Exception as error:
-                errors.append((kind, error))
-        # the member of the same shape knows best what is wrong inside it
-        shaped = [error for kind, error in errors if isinstance(value, (list, dict)) and (get_origin(kind) is type(value) or attrs.has(kind))]
-        if len(errors) == 1 or shaped:
-            raise (shaped or [errors[0][1]])[0]
-        raise ValueError(f"expected {' or '.join(type_words(kind) for kind in kinds)}, got {_got(value)}")
-
-    return structure
-
-
-def _collection(converter: cattrs.Converter, kind: Any, wanted: type) -> Callable[[Any, Any], Any]:
-    inner = (cattrs.cols.mapping_structure_factory if wanted is dict else cattrs.cols.list_structure_factory)
-    if get_origin(kind) is tuple:
-        items = list[get_args(kind)[0]]  # type: ignore[misc]  # tuple[T, ...] is the only form of tuple that options have
-        return lambda value, _: tuple(converter.structure(_expect(value, (list,), NAMES[list]), items))
-    hook = inner(kind, converter)
-    return lambda value, _: hook(_expect(value, (wanted,), NAMES[wanted]), kind)
-
-
-def _nested(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
-    hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
-    return lambda value, _: hook(_expect(value, (dict,), NAMES[dict]), kind)
-
-
-def _mistakes(error: BaseException, path: tuple[Step, ...]) -> Iterator[Mistake]:
-    """Walk the exception groups of cattrs; each leaf is one mistake."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _mistakes(inner, path + _step(inner))
-    elif isinstance(error, ForbiddenExtraKeysError):
-        known = [attribute.name for attribute in _fields(error.cl)]
-        for key in sorted(map(str, error.extra_fields)):
-            yield Mistake((*path, key), "unknown option" + suggestion(key, known), at_key=True)
-    elif isinstance(error, OptionError):
-        yield Mistake(path + steps(error.option), error.message)
-    elif isinstance(error, KeyError) and path:
-        yield Mistake(path, "required, but missing", at_key=True)
-    else:
-        yield Mistake(path, str(error) or type(error).__name__)
-
-
-def _step(error: BaseException) -> tuple[Step, ...]:
-    for note in getattr(error, "__notes__", ()):
-        if isinstance(note, cattrs.IterableValidationNote):
-            return (note.index,)
-        if isinstance(note, cattrs.AttributeValidationNote):
-            return (note.name,)
-    return ()
-
-
-def steps(path: str) -> tuple[Step, ...]:
-    """`rules[2].fail` as `("rules", 2, "fail")`."""
-    return tuple(int(part[1:-1]) if part.startswith("[") else part for part in re.findall(r"\[\d+\]|[^.\[\]]+", path))
-
-
-def suggestion(word: str, known: Sequence[str]) -> str:
-    close = get_close_matches(word, known, 1)
-    return f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}" if known else ""
-
-
-
-# -- from a component to words -----------------------------------------------------------------------------------------
 
 
 @frozen
@@ -256,11 +85,12 @@ def describe(cls: type) -> list[Described]:
             attribute.metadata.get("unit", ""),
             attribute.metadata.get("help", ""),
         )
-        for attribute in _fields(cls)
+        for attribute in init_fields(cls)
     ]
 
 
-def _fields(cls: type) -> list[attrs.Attribute[Any]]:
+def init_fields(cls: type) -> list[attrs.Attribute[Any]]:
+    """The fields that are options."""
     return [attribute for attribute in attrs.fields(cls) if attribute.init]
 
 
@@ -269,16 +99,21 @@ def type_words(kind: Any) -> str:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
-    if _is_union(kind):
+    if is_union(kind):
         return " or ".join(type_words(arg) for arg in args)
     if origin in (list, tuple):
         return f"a list of {type_words(args[0])}"
     if origin is dict:
         return f"a mapping to {type_words(args[1])}"
     if attrs.has(kind):
-        return "a mapping with " + ", ".join(attribute.name for attribute in _fields(kind))
+        return "a mapping with " + ", ".join(attribute.name for attribute in init_fields(kind))
     special = {Path: "a path", timedelta: "a duration", Secret: "a secret"}
     return NAMES.get(kind) or special.get(kind, "any value")
+
+
+def is_union(kind: Any) -> bool:
+    """`A | B` or `Union[A, B]`."""
+    return get_origin(kind) in (Union, types.UnionType)
 
 
 def _default_words(default: Any) -> str:
@@ -289,7 +124,7 @@ def _default_words(default: Any) -> str:
     if isinstance(default, bool) or default is None:
         return {True: "true", False: "false", None: "none"}[default]
     if attrs.has(type(default)):
-        return ", ".join(f"{field.name}: {_default_words(getattr(default, field.name))}" for field in _fields(type(default)))
+        return ", ".join(f"{field.name}: {_default_words(getattr(default, field.name))}" for field in init_fields(type(default)))
     if isinstance(default, (list, tuple)):
         return "[" + ", ".join(map(_default_words, default)) + "]"
     return str(default)

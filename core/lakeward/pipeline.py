@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import field, frozen, mutable
 
+from lakeward.build import Mistakes, build, steps, suggestion
 from lakeward.components import FILTERED, REJECTED, RESERVED_PORTS, ROW, Sink, Source, Stateful, Transform
 from lakeward.config import Config, Graph, Node
 from lakeward.document import SecretReference
 from lakeward.errors import ConfigError, LakewardError, OptionError, Problem
-from lakeward.options import Mistakes, build, steps, suggestion
 from lakeward.plugins import PluginError, Plugins
 
 Link = tuple[str, str]
@@ -41,9 +41,9 @@ class Outcome:
     """Rejected rows with the node that rejected them."""
     filtered: Counter[str] = field(factory=Counter)
     """Rows removed on purpose, by `node: rule`."""
-    taken: list[pa.Array] = field(factory=list)
+    taken: list[pa.Array[Any]] = field(factory=list)
     """Keys of the rows that went into windows, alerts and the like."""
-    removed: list[pa.Array] = field(factory=list)
+    removed: list[pa.Array[Any]] = field(factory=list)
     """Keys of the filtered rows."""
 
 
@@ -108,8 +108,9 @@ class Pipeline:
             if port == REJECTED and rows.num_rows:
                 outcome.dead.append((step.name, rows))
             elif port == FILTERED and rows.num_rows:
-                for count in rows.column("_rule").value_counts().to_pylist():
-                    outcome.filtered[f"{step.name}: {count['values']}"] += count["counts"]
+                rules = rows.column("_rule")
+                for rule in pc.unique(rules):
+                    outcome.filtered[f"{step.name}: {rule}"] += pc.equal(rules, rule).true_count
                 if ROW in rows.schema.names:
                     outcome.removed.append(rows.column(ROW))
             elif port not in RESERVED_PORTS:
@@ -133,8 +134,9 @@ class Pipeline:
 
     def close(self) -> None:
         """Close every component that was built."""
-        for component in (self.source, *self.sinks.values()):
-            component.close()
+        self.source.close()
+        for sink in self.sinks.values():
+            sink.close()
 
 
 def joined(streams: Mapping[Link, Sequence[pa.RecordBatch]], links: Sequence[Link]) -> pa.RecordBatch | None:
@@ -142,8 +144,8 @@ def joined(streams: Mapping[Link, Sequence[pa.RecordBatch]], links: Sequence[Lin
     batches = [rows for link in links for rows in streams.get(link, ()) if rows.num_rows]
     if len(batches) < 2:
         return batches[0] if batches else None
-    together = pa.concat_batches(batches)
-    return together.take(pc.sort_indices(together[ROW])) if ROW in together.schema.names else together
+    together: pa.RecordBatch = pa.concat_batches(batches)  # type: ignore[attr-defined]  # missing in the stubs
+    return together.take(pc.sort_indices(together.column(ROW))) if ROW in together.schema.names else together
 
 
 def _check_row_wise(name: str, rows: pa.RecordBatch, ports: Mapping[str, pa.RecordBatch]) -> None:

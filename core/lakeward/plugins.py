@@ -82,7 +82,7 @@ class Plugins:
         module, _, name = component.target.partition(":")
         try:
             cls = getattr(import_module(module), name)
-        except Exception as error:  # noqa: BLE001  # a third party's module may raise anything
+        except Exception as error:  # a third party's module may raise anything
             install = f"; try: pip install '{component.extra}'" if component.extra and isinstance(error, ImportError) else ""
             raise PluginError(f"{component.kind} {component.name!r} of {plugin.origin} cannot be imported: {error}{install}") from error
         if not isinstance(cls, type):
@@ -98,7 +98,9 @@ class Plugins:
                 log.error("plugin %s failed in %s: %s", implementation.plugin_name, hook, redact(f"{type(error).__name__}: {error}"))
 
 
-def load_plugins(*, allow: Collection[str] | None = None, disable: Collection[str] = (), entries: Iterable[EntryPoint] | None = None) -> Plugins:
+def load_plugins(
+    *, allow: Collection[str] | None = None, disable: Collection[str] = (), entries: Iterable[EntryPoint] | None = None
+) -> Plugins:
     """Load what is installed: all, or those in `allow`, without those in `disable` and in `LAKEWARD_DISABLE_PLUGINS`.
 
     `allow` names plugins or distributions; our own distribution is always allowed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,14 +32,16 @@ def fates(rows: pa.RecordBatch, unread: int, outcome: Outcome) -> Fates:
     dead = _among(keys, rejected)
     delivered = pc.and_not(_among(keys, arrived), dead)
     filtered = pc.and_not(_among(keys, outcome.removed), pc.or_(dead, delivered))
-    counted = [pc.sum(mask).as_py() or 0 for mask in (delivered, filtered, dead)]
+    counted = [mask.true_count for mask in (delivered, filtered, dead)]
     lost = len(keys) - sum(counted)
     if lost:
-        raise BrokenContract(f"{lost} of {len(keys)} rows were read but neither delivered, filtered nor rejected; a transform lost their keys")
+        raise BrokenContract(
+            f"{lost} of {len(keys)} rows were read but neither delivered, filtered nor rejected; a transform lost their keys"
+        )
     return Fates(len(keys) + unread, counted[0], counted[1], counted[2] + unread)
 
 
-def _among(keys: pa.Array, sets: Sequence[pa.Array]) -> pa.BooleanArray:
+def _among(keys: pa.Array[Any], sets: Sequence[pa.Array[Any]]) -> pa.BooleanArray:
     if not sets or not len(keys):
         return pa.repeat(False, len(keys))
     if any(each.equals(keys) for each in sets):  # the usual case: a sink takes every row

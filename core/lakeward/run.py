@@ -7,10 +7,8 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
-
-import pyarrow as pa
+from typing import Literal
 
 from lakeward.bell import Bell
 from lakeward.components import END_OF_INPUT, Batch, Parcel, Position, Receipt, Stateful
@@ -79,19 +77,26 @@ class Run:
             log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
         for name, sink in self._pipeline.sinks.items():
             courier = Courier(
-                self._sink_name(name), sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, patient=not self._once
+                self._sink_name(name),
+                sink,
+                self._state,
+                self._spool,
+                self.info.pipeline,
+                self._bell,
+                self._delivered,
+                patient=not self._once,
             )
             self._couriers.append(courier)
             courier.start()
 
     def _drain(self) -> None:
         """Let the workers finish: everything that waits (`once`), or what is in hand."""
-        if not self._bell.stopping:
+        if not self._stopping():
             names = {courier.sink_name: courier for courier in self._couriers}
-            while not self._bell.stopping and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
+            while not self._stopping() and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
                 self._bell.wait(1.0)
         failed = [f"sink {courier.sink_name}: {courier.failure}" for courier in self._couriers if courier.gave_up]
-        if failed and not self._bell.stopping:
+        if failed and not self._stopping():
             raise LakewardError("; ".join(failed))
 
     def _end(self, error: str) -> RunResult:
@@ -100,7 +105,7 @@ class Run:
             courier.leave()
         for courier in self._couriers:
             courier.join(max(0.0, end - time.monotonic()))
-        status = "failed" if error else "stopped" if self._bell.stopping else "done"
+        status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self._stopping() else "done"
         read, _, filtered, dead = self._fates
         delivered = {courier.sink_name: courier.delivered for courier in self._couriers}
         result = RunResult(status, datetime.now(UTC), read, dead, filtered, delivered, error)
@@ -114,7 +119,7 @@ class Run:
     def _read_until_done(self) -> None:
         config = self._pipeline.config
         failures = 0
-        while not self._bell.stopping:
+        while not self._stopping():
             try:
                 self._read_what_is_there()
                 failures = 0
@@ -128,12 +133,12 @@ class Run:
                 pause = pause_after(failures, error.after)
                 log.warning("source: %s; next attempt in %.1f s", redact(str(error)), pause)
             self._pause(pause)
-        if self._finish and not self._bell.stopping:
+        if self._finish and not self._stopping():
             self._record_finish()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self._bell.stopping and (left := end - time.monotonic()) > 0:
+        while not self._stopping() and (left := end - time.monotonic()) > 0:
             self._bell.wait(left)
 
     def _read_what_is_there(self) -> None:
@@ -141,13 +146,13 @@ class Run:
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.position != self._position:
                 self._take(batch)
-            if self._bell.stopping:
+            if self._stopping():
                 return
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Back pressure: the source is the buffer when the spool is full."""
         cap = self._pipeline.config.spool.max_mb * 1e6
-        while not self._bell.stopping:
+        while not self._stopping():
             if self._state.waiting_bytes() >= cap:
                 if all(courier.gave_up for courier in self._couriers if courier.sink_name in self._state.waiting()):
                     return
@@ -184,7 +189,9 @@ class Run:
         totals |= {("spooled", share.sink): share.rows for share in shares}
         states = {self._state_name(step): step.transform.state() for step in self._stateful()}  # type: ignore[attr-defined]  # see _stateful
         self._state.record(Recording(self._sequence, self._epoch, self._position or {}, states, shares, dead, totals))
-        self._fates = [sum(pair) for pair in zip(self._fates, (counted.read, counted.delivered, counted.filtered, counted.dead), strict=True)]
+        self._fates = [
+            sum(pair) for pair in zip(self._fates, (counted.read, counted.delivered, counted.filtered, counted.dead), strict=True)
+        ]
         rows_by_sink = {share.sink: share.rows for share in shares}
         self._plugins.notify(
             "lakeward_batch_recorded",
@@ -217,6 +224,9 @@ class Run:
     def _delivered(self, parcel: Parcel, receipt: Receipt) -> None:
         self._plugins.notify("lakeward_parcel_delivered", run=self.info, parcel=parcel, receipt=receipt)
 
+    def _stopping(self) -> bool:
+        return bool(self._bell.stopping)
+
     def _stateful(self) -> list[Step]:
         return [step for step in self._pipeline.steps if isinstance(step.transform, Stateful)]
 
@@ -228,9 +238,9 @@ class Run:
         return f"{self._pipeline.graph}.{step.name}"
 
 
-def dry_run(pipeline: Pipeline, position: Position | None) -> tuple[pa.RecordBatch, Outcome, Fates]:
+def dry_run(pipeline: Pipeline, position: Position | None) -> tuple[Outcome, Fates]:
     """Read one batch and transform it; nothing is written or remembered."""
     for batch in pipeline.source.read(position, pipeline.config.batch.rows):
         outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
-        return batch.rows, outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
-    return pa.RecordBatch.from_pydict({}), Outcome(), Fates(0, 0, 0, 0)
+        return outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
+    return Outcome(), Fates(0, 0, 0, 0)

@@ -55,4 +55,5 @@ class RedactingFormatter(logging.Formatter):
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
+        """As the inner formatter says it, masked."""
         return redact(self._inner.format(record))

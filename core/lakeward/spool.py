@@ -35,7 +35,7 @@ class Spool:
         content = encode(rows, encoding)
         digest = hashlib.sha256(content).hexdigest()
         temporary = self.folder / f"{name}.tmp"
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -61,7 +61,7 @@ def encode(rows: pa.RecordBatch, encoding: Encoding) -> pa.Buffer:
     out = pa.BufferOutputStream()
     # dictionaries pay for text only: a quarter less CPU than for every column, for a little more size
     texts = [column.name for column in rows.schema if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)]
-    writer = pq.ParquetWriter(out, rows.schema, compression=encoding.compression, use_dictionary=texts or False)
+    writer = pq.ParquetWriter(out, rows.schema, compression=encoding.compression, use_dictionary=texts or False)  # type: ignore[arg-type]  # a list of names is allowed as well
     with writer:
         writer.write_batch(rows)
     return out.getvalue()

@@ -26,17 +26,22 @@ from lakeward.errors import LakewardError, StateInUse
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), position TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL);
+CREATE TABLE checkpoint (
+  only INTEGER PRIMARY KEY CHECK (only = 1), position TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL
+);
 CREATE TABLE transform_state (node TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE parcels (
-  sink TEXT NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL, bytes INTEGER NOT NULL,
-  sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence)
+  sink TEXT NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL,
+  bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence)
 ) WITHOUT ROWID;
 CREATE INDEX parcels_by_file ON parcels (file);
-CREATE TABLE receipts (sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL, location TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE receipts (
+  sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL, location TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE dead_letters (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, origin TEXT NOT NULL, epoch INTEGER NOT NULL,
-  row_low INTEGER, row_high INTEGER, payload TEXT NOT NULL, first_seen TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open'
+  id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, origin TEXT NOT NULL,
+  epoch INTEGER NOT NULL, row_low INTEGER, row_high INTEGER, payload TEXT NOT NULL, first_seen TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open'
 );
 CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
 """
@@ -111,7 +116,7 @@ class State:
     def hold(cls, directory: Path) -> Iterator[State]:
         """The state in a directory, made if needed, for this process alone. Raises StateInUse or UnusableState."""
         _make_durable(directory)
-        with open(directory / "lock", "a+") as lock:
+        with (directory / "lock").open("a+") as lock:
             _take(lock, directory)
             connection = _connect(directory / "state.db", writable=True)
             try:
@@ -182,7 +187,10 @@ class State:
     def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest dead letters."""
         names = ("id", "stage", "reason", "detail", "origin", "epoch", "row_low", "row_high", "payload", "first_seen", "status")
-        return [dict(zip(names, row, strict=True)) for row in self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)]
+        return [
+            dict(zip(names, row, strict=True))
+            for row in self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)
+        ]
 
     def dead_letter_counts(self) -> dict[tuple[str, str], int]:
         """Open dead letters by stage and reason."""
@@ -231,10 +239,8 @@ class State:
         now = _now()
         for one in dead:
             values = (one.stage, one.reason, one.detail[:MAX_DETAIL], one.origin, one.epoch, one.row, one.row_high, one.payload, now)
-            execute(
-                "INSERT INTO dead_letters (stage, reason, detail, origin, epoch, row_low, row_high, payload, first_seen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            )
+            columns = "stage, reason, detail, origin, epoch, row_low, row_high, payload, first_seen"
+            execute(f"INSERT INTO dead_letters ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def _count(self, execute: Any, totals: Mapping[tuple[str, str], int]) -> None:
         for (kind, name), rows in totals.items():
@@ -297,10 +303,14 @@ def _connect(file: Path, writable: bool) -> sqlite3.Connection:
         if writable:
             connection = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
         else:
-            connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, check_same_thread=False
+            )
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise UnusableState(f"{file}: made by a newer lakeward (state schema {version}, this one knows {SCHEMA_VERSION}); upgrade lakeward")
+            raise UnusableState(
+                f"{file}: made by a newer lakeward (state schema {version}, this one knows {SCHEMA_VERSION}); upgrade lakeward"
+            )
         if writable:
             # small WAL: a full disk must be recoverable with little room
             connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
@@ -310,5 +320,7 @@ def _connect(file: Path, writable: bool) -> sqlite3.Connection:
                     f"BEGIN;{SCHEMA};INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
                 )
     except sqlite3.DatabaseError as error:
-        raise UnusableState(f"{file}: {error}; restore it from a backup, or start anew with another --state-dir (every row is then sent again)") from error
+        raise UnusableState(
+            f"{file}: {error}; restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
+        ) from error
     return connection

@@ -38,7 +38,7 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one of ours, or ask the plugins."""
         if cmd_name in COMMANDS:
-            command: click.Command = getattr(import_module(f"lakeward.cli.{cmd_name}"), "command")
+            command: click.Command = import_module(f"lakeward.cli.{cmd_name}").command
             return command
         return self._from_plugins().get(cmd_name)
 
@@ -84,7 +84,7 @@ def _clean_exit() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left; nothing to complain about
         sys.exit(1)
-    except Exception as error:  # a bug of ours: one line for the person, the rest for us
+    except Exception as error:  # noqa: BLE001  # a bug of ours: one line for the person, the rest for us
         with tempfile.NamedTemporaryFile("w", prefix="lakeward-bug-", suffix=".log", delete=False) as log:
             log.write(redact(traceback.format_exc()))
         _fail(70, f"lakeward: this is a bug: {type(error).__name__}: {error}", f"Please report it with {log.name}")

@@ -16,7 +16,7 @@ Examples:
   lakeward check pipeline.yaml --json        problems as JSON, for editors and CI"""
 
 
-@click.command(epilog=EPILOG)
+@click.command(short_help="Find every mistake in a pipeline file.", epilog=EPILOG)
 @pipeline_file
 @select_option
 @set_option

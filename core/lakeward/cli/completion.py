@@ -12,7 +12,7 @@ Examples:
   lakeward completion fish > ~/.config/fish/completions/lakeward.fish"""
 
 
-@click.command(epilog=EPILOG)
+@click.command(short_help="Tab completion for the shell.", epilog=EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the script that makes SHELL complete lakeward's commands and options."""

@@ -16,7 +16,7 @@ Examples:
   lakeward explain pipeline.yaml --json"""
 
 
-@click.command(epilog=EPILOG)
+@click.command(short_help="Show the graph, the query and the columns.", epilog=EPILOG)
 @pipeline_file
 @select_option
 @set_option
@@ -43,7 +43,9 @@ def _explanation(pipeline: Any) -> dict[str, Any]:
     graph = config.graphs[pipeline.graph]
 
     def ports_of(name: str) -> dict[str, dict[str, str]]:
-        return {port: {column.name: str(column.type) for column in schema} for (node, port), schema in pipeline.schemas.items() if node == name}
+        return {
+            port: {column.name: str(column.type) for column in schema} for (node, port), schema in pipeline.schemas.items() if node == name
+        }
 
     return {
         "pipeline": config.name,
@@ -54,10 +56,16 @@ def _explanation(pipeline: Any) -> dict[str, Any]:
             "columns": ports_of("source")["main"],
         },
         "transforms": {
-            step.name: {"use": graph.transforms[step.name].use, "from": [".".join(link) for link in step.inputs], "ports": ports_of(step.name)}
+            step.name: {
+                "use": graph.transforms[step.name].use,
+                "from": [".".join(link) for link in step.inputs],
+                "ports": ports_of(step.name),
+            }
             for step in pipeline.steps
         },
-        "sinks": {name: {"use": graph.sinks[name].use, "from": [".".join(link) for link in links]} for name, links in pipeline.links.items()},
+        "sinks": {
+            name: {"use": graph.sinks[name].use, "from": [".".join(link) for link in links]} for name, links in pipeline.links.items()
+        },
     }
 
 

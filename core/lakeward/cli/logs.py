@@ -15,14 +15,20 @@ from lakeward.secrets import RedactingFormatter
 
 def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--log-format` and `--log-level`."""
-    function = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)(function)
-    return click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How logs look.")(function)
+    function = click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)(
+        function
+    )
+    return click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How logs look.")(
+        function
+    )
 
 
 def start_logging(log_format: str, log_level: str) -> None:
     """Set up the root logger; libraries of others stay at INFO, because some print credentials below it."""
     handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter(_JsonLines() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s")))
+    handler.setFormatter(
+        RedactingFormatter(_JsonLines() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("lakeward").setLevel(log_level.upper())
 

@@ -4,27 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakeward.config import Config, load
 from lakeward.errors import LakewardError
 
+if TYPE_CHECKING:  # `lakeward --help` must not pay for YAML and cattrs
+    from lakeward.config import Config
+
 pipeline_file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
-state_dir_option = click.option("--state-dir", type=click.Path(path_type=Path), help="Where the state lives [default: .lakeward/NAME beside FILE].")
+state_dir_option = click.option(
+    "--state-dir", type=click.Path(path_type=Path), help="Where the state lives [default: .lakeward/NAME beside FILE]."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 select_option = click.option("--select", metavar="NAME", help="Which of several named graphs to use.")
 
 
 def set_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--set path.to.key=value`, again and again."""
-    return click.option("--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override one value of FILE, such as batch.rows=1000.")(function)
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Override one value of FILE, such as batch.rows=1000."
+    )(function)
 
 
 def state_dir_of(file: Path, state_dir: Path | None) -> Path:
     """The state directory of a pipeline file."""
-    return state_dir or config_state_dir(load(file), None)
+    if state_dir:
+        return state_dir
+    from lakeward.config import load
+
+    return config_state_dir(load(file), None)
 
 
 def config_state_dir(config: Config, state_dir: Path | None) -> Path:

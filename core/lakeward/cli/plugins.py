@@ -12,7 +12,7 @@ from lakeward.cli.table import table
 from lakeward.errors import LakewardError
 
 
-@click.group()
+@click.group(short_help="List plugins and their options.")
 def command() -> None:
     """List plugins, show the options of a component."""
 
@@ -72,5 +72,7 @@ def _in_words(found: dict[str, Any]) -> str:
     lines = [f"{found['name']} ({found['kind']}, {found['distribution']}): {found['summary']}"]
     if found["ports"] and found["ports"] != ["main"]:
         lines.append(f"ports: {', '.join(found['ports'])}")
-    rows = [(one["name"], one["type"], "required" if one["required"] else one["default"], one["unit"], one["help"]) for one in found["options"]]
+    rows = [
+        (one["name"], one["type"], "required" if one["required"] else one["default"], one["unit"], one["help"]) for one in found["options"]
+    ]
     return "\n".join([*lines, "", table(("option", "type", "default", "unit", "what it does"), rows)])

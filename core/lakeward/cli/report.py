@@ -32,7 +32,9 @@ def report(state: State) -> dict[str, Any]:
         "reconciled": rows["read"] == rows["delivered"] + rows["filtered"] + rows["dead"],
         "sinks": sinks,
         "filtered": totals.get("filtered", {}),
-        "dead_letters": [{"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in state.dead_letter_counts().items()],
+        "dead_letters": [
+            {"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in state.dead_letter_counts().items()
+        ],
     }
 
 
@@ -40,7 +42,9 @@ def print_report(found: dict[str, Any]) -> str:
     """The same for people."""
     rows = found["rows"]
     sign = "=" if found["reconciled"] else "≠"
-    lines = [f"{rows['read']:,} rows read {sign} {rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters"]
+    lines = [
+        f"{rows['read']:,} rows read {sign} {rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters"
+    ]
     if found["sinks"]:
         columns = ("rows", "delivered", "waiting", "refused", "location")
         lines += ["", table(("sink", *columns), [(name, *(sink[column] for column in columns)) for name, sink in found["sinks"].items()])]

@@ -20,7 +20,7 @@ Examples:
   lakeward run pipeline.yaml --dry-run                  read and transform one batch, write nothing"""
 
 
-@click.command(epilog=EPILOG)
+@click.command(short_help="Move rows from the source to the sinks.", epilog=EPILOG)
 @pipeline_file
 @click.option("--once", is_flag=True, help="End when the source has no more rows and all are delivered.")
 @click.option("--finish", is_flag=True, help="With --once: no more rows will come; close open windows.")
@@ -77,7 +77,9 @@ def _run(pipeline: Any, plugins: Any, where: Path, once: bool, finish: bool, as_
         }  # fmt: skip
         click.echo(json.dumps({"pipeline": run.info.pipeline, "run": this_run, **found}, indent=2))
     else:
-        click.echo(f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:\n{print_report(found)}")
+        click.echo(
+            f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:\n{print_report(found)}"
+        )
     if result.error:
         click.echo(f"lakeward: {result.error}", err=True)
     return {"done": 0, "failed": 1, "stopped": 143}[result.status]
@@ -90,11 +92,11 @@ def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
 
     with State.look(where) as state:
         checkpoint = state.checkpoint() if state else None
-        remembered = {} if state is None else {step.name: state.transform_state(f"{pipeline.graph}.{step.name}") for step in pipeline.steps}
-    for step in pipeline.steps:
-        if remembered.get(step.name) is not None:
-            step.transform.restore(remembered[step.name])
-    rows, outcome, fates = dry_run(pipeline, checkpoint.position if checkpoint else None)
+        for step in pipeline.steps:
+            remembered = state.transform_state(f"{pipeline.graph}.{step.name}") if state else None
+            if remembered is not None:
+                step.transform.restore(remembered)
+    outcome, fates = dry_run(pipeline, checkpoint.position if checkpoint else None)
     sinks = {}
     for name, sink in pipeline.sinks.items():
         share = outcome.shares.get(name)
@@ -103,5 +105,7 @@ def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
     found = {"read": fates.read, "delivered": fates.delivered, "filtered": dict(outcome.filtered), "dead": fates.dead, "sinks": sinks}
     if as_json:
         return json.dumps(found, indent=2)
-    lines = [f"dry run: {fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"]
+    lines = [
+        f"dry run: {fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"
+    ]
     return "\n".join(lines + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()])

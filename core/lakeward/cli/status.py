@@ -16,7 +16,7 @@ Examples:
   lakeward status pipeline.yaml --json"""
 
 
-@click.command(epilog=EPILOG)
+@click.command(short_help="Show what was read, delivered, refused.", epilog=EPILOG)
 @click.argument("file", type=click.Path(path_type=Path), required=False, metavar="[FILE]")
 @state_dir_option
 @json_option

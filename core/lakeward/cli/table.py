@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Aligned columns under their headers, numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
-    numeric = [all(isinstance(row[index], (int, float)) for row in rows) if isinstance(rows, list) and rows else False for index in range(len(headers))]
+    numeric = [
+        all(isinstance(row[index], (int, float)) for row in rows) if isinstance(rows, list) and rows else False
+        for index in range(len(headers))
+    ]
     widths = [max([len(header), *(len(row[index]) for row in cells)]) for index, header in enumerate(headers)]
 
     def line(row: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ LAKEWARD_API = (1, 0)
 
 @hookimpl
 def lakeward_components() -> list[Component]:
+    """Announce the sinks."""
     at = "lakeward_plugins.sinks"
     return [
         Component("sink", "parquet", f"{at}.parquet:ParquetSink", "Parquet files in a local folder."),

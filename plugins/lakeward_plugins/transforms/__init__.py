@@ -7,9 +7,12 @@ LAKEWARD_API = (1, 0)
 
 @hookimpl
 def lakeward_components() -> list[Component]:
+    """Announce the transforms."""
     at = "lakeward_plugins.transforms"
     return [
-        Component("transform", "physics_validation", f"{at}.physics_validation:PhysicsValidation", "Check readings against physical limits."),
+        Component(
+            "transform", "physics_validation", f"{at}.physics_validation:PhysicsValidation", "Check readings against physical limits."
+        ),
         Component("transform", "gps_fuzz", f"{at}.gps_fuzz:GpsFuzz", "Hide exact positions behind keyed, sticky noise."),
         Component("transform", "emergency", f"{at}.emergency:Emergency", "Raise alerts on keywords and thresholds."),
         Component("transform", "window", f"{at}.window:Window", "Aggregate fields over windows of event time."),
