@@ -159,6 +159,7 @@ def _override(document: Document, text: str, origin: str, environment: Mapping[s
         raise ConfigError([Problem(place, "", "expected path.to.key=value, such as batch.rows=1000")])
     written = parse(value, origin, environment, fixed=place)
     target: Any = document.data
+    step: Any
     for index, step in enumerate(path):
         last = index == len(path) - 1
         if isinstance(target, list):

@@ -78,8 +78,8 @@ def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Pl
         reader = _Reader(name, environment, fixed)
         data = reader.read(root, (), None) if root is not None else None
     except yaml.MarkedYAMLError as error:
-        mark: Any = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         quoting = "; inside {...} a value with ${...} needs quotes" if mark and "${" in _line(raw, mark.line) else ""
         place = fixed or Place(name, line, column)
         raise _mistake(place, f"not valid YAML: {error.problem or error.context}{quoting}") from error

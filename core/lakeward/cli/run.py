@@ -108,4 +108,4 @@ def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
     lines = [
         f"dry run: {fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"
     ]
-    return "\n".join(lines + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()])
+    return "\n".join([f"dry run: {identity}"] + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()])
