@@ -79,9 +79,8 @@ def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Pl
         data = reader.read(root, (), None) if root is not None else None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark is not None else (0, 0)
         quoting = "; inside {...} a value with ${...} needs quotes" if mark and "${" in _line(raw, mark.line) else ""
-        place = fixed or Place(name, line, column)
+        place = fixed or _at(name, mark)
         raise _mistake(place, f"not valid YAML: {error.problem or error.context}{quoting}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _mistake(fixed or Place(name), f"not valid YAML: {str(error).splitlines()[0]}") from error
@@ -92,6 +91,10 @@ def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Pl
 
 def _mistake(place: Place, message: str) -> ConfigError:
     return ConfigError([Problem(place, "", message)])
+
+
+def _at(name: str, mark: Any) -> Place:
+    return Place(name, mark.line + 1, mark.column + 1) if mark else Place(name)
 
 
 def _line(raw: bytes | str, number: int) -> str:
@@ -108,7 +111,7 @@ def _count(text: str, name: str) -> None:
         aliases += isinstance(event, yaml.AliasEvent)
         if depth > MAX_DEPTH or aliases > MAX_ALIASES:
             limit = f"nested deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
-            raise _mistake(Place(name, event.start_mark.line + 1, event.start_mark.column + 1), limit)
+            raise _mistake(_at(name, event.start_mark), limit)
 
 
 class _Reader:
@@ -180,7 +183,7 @@ class _Reader:
         return REFERENCE.sub(value, text)
 
     def _place(self, node: yaml.Node) -> Place:
-        return self._fixed or Place(self._name, node.start_mark.line + 1, node.start_mark.column + 1)
+        return self._fixed or _at(self._name, node.start_mark)
 
     def _problem(self, node: yaml.Node, path: Route, message: str) -> None:
         self.problems.append(Problem(self._place(node), dotted(path), message))

@@ -77,9 +77,8 @@ def _run(pipeline: Any, plugins: Any, where: Path, once: bool, finish: bool, as_
         }  # fmt: skip
         click.echo(json.dumps({"pipeline": run.info.pipeline, "run": this_run, **found}, indent=2))
     else:
-        click.echo(
-            f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:\n{print_report(found)}"
-        )
+        click.echo(f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:")
+        click.echo(print_report(found))
     if result.error:
         click.echo(f"lakeward: {result.error}", err=True)
     return {"done": 0, "failed": 1, "stopped": 143}[result.status]
@@ -105,7 +104,5 @@ def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
     found = {"read": fates.read, "delivered": fates.delivered, "filtered": dict(outcome.filtered), "dead": fates.dead, "sinks": sinks}
     if as_json:
         return json.dumps(found, indent=2)
-    lines = [
-        f"dry run: {fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"
-    ]
+    identity = f"{fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"
     return "\n".join([f"dry run: {identity}"] + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()])
