@@ -1,0 +1,296 @@
+"""The loop over real state, real spool files and a real Parquet folder; only the source is scripted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from attrs import define, field
+
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, filtered, rejected
+from lakeward.config import load
+from lakeward.errors import LakewardError
+from lakeward.hookspecs import hookimpl
+from lakeward.pipeline import Pipeline, Step
+from lakeward.plugins import load_plugins
+from lakeward.run import Run
+from lakeward.state import State
+from lakeward.testing import Crash, Fail, ScriptedSource
+from lakeward.testing.scripted import Crashed
+
+ROWS = [{"id": number, "temperature": float(number)} for number in range(10)]
+
+
+@define
+class Folder:
+    """A sink with nothing but what the contract asks for."""
+
+    path: Path
+    encoding: Encoding = Encoding(row_key=True)
+    trouble: list[Exception] = field(factory=list)
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        if self.trouble:
+            raise self.trouble.pop(0)
+        self.path.mkdir(exist_ok=True)
+        (self.path / f"{parcel.token.name}.parquet").write_bytes(parcel.path.read_bytes())
+        return Receipt(str(self.path))
+
+    def close(self) -> None: ...
+
+    def ids(self) -> list[int]:
+        files = sorted(self.path.glob("*.parquet")) if self.path.exists() else []
+        return [number for file in files for number in pq.read_table(file)["id"].to_pylist()]
+
+
+@define
+class Sorter:
+    """Hot rows to `hot`, row 3 rejected, row 4 filtered, the rest to `main`."""
+
+    ports: ClassVar[tuple[str, ...]] = ("main", "hot")
+    row_wise: ClassVar[bool] = True
+
+    def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+        hot, third, fourth = (mask(batch) for mask in (_over(6), _is(3), _is(4)))
+        rest = pc.invert(pc.or_(hot, pc.or_(third, fourth)))
+        return {
+            "main": batch.filter(rest),
+            "hot": batch.filter(hot),
+            "rejected": rejected(batch.filter(third), "odd", "three"),
+            "filtered": filtered(batch.filter(fourth), "no fours"),
+        }
+
+
+@define
+class Sum:
+    """Sums temperatures; gives a row for each five rows seen."""
+
+    ports: ClassVar[tuple[str, ...]] = ("main",)
+    row_wise: ClassVar[bool] = False
+    seen: int = field(default=0, init=False)
+    total: float = field(default=0.0, init=False)
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        sums = []
+        for temperature in batch["temperature"].to_pylist():
+            self.seen, self.total = self.seen + 1, self.total + temperature
+            if self.seen % 5 == 0:
+                sums.append(self.total)
+        return pa.record_batch({"id": pa.array(range(len(sums)), pa.int64()), "sum": pa.array(sums, pa.float64())})
+
+    def state(self) -> bytes:
+        return json.dumps([self.seen, self.total]).encode()
+
+    def restore(self, state: bytes) -> None:
+        self.seen, self.total = json.loads(state)
+
+    def finish(self, watermark: object) -> pa.RecordBatch:
+        return pa.record_batch({"id": pa.array([-1], pa.int64()), "sum": pa.array([self.total], pa.float64())})
+
+
+def _over(limit: float) -> Callable[[pa.RecordBatch], Any]:
+    return lambda batch: pc.greater(batch["temperature"], limit)
+
+
+def _is(number: int) -> Callable[[pa.RecordBatch], Any]:
+    return lambda batch: pc.equal(batch["id"], number)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Run a pipeline once: `start(script, sinks, links, transforms)`."""
+    file = tmp_path / "p.yaml"
+    file.write_text("name: p\nsource: {use: scripted}\nsinks: {out: {use: folder}}\nbatch: {rows: 4, wait: 10ms}\n")
+
+    def run(
+        script: list[Any], sinks: Mapping[str, Any], links: Mapping[str, Any] | None = None, steps: Sequence[Step] = (), *, once: bool = True,
+        finish: bool = False, plugins: Sequence[object] = (), state: str = "state",
+    ) -> Any:  # fmt: skip
+        loaded = load_plugins(entries=[])
+        for plugin in plugins:
+            loaded.manager.register(plugin)
+        links = links or {name: [("source", "main")] for name in sinks}
+        pipeline = Pipeline(load(file), "main", ScriptedSource(script), steps, sinks, links)
+        with State.hold(tmp_path / state) as held:
+            result = Run(pipeline, loaded, held, once=once, finish=finish).execute()
+            return result, held.totals(), held.dead_letters(), held.waiting()
+
+    yield run
+
+
+def test_delivers_every_row_in_batches_of_the_configured_size(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    result, totals, _, waiting = start([ROWS], {"out": sink})
+    assert sink.ids() == list(range(10))
+    assert [pq.read_table(file).num_rows for file in sorted(sink.path.iterdir())] == [4, 4, 2]
+    assert (result.status, result.read, result.delivered, waiting) == ("done", 10, {"out": 10}, {})
+    assert totals["rows"] == {"read": 10, "delivered": 10, "filtered": 0, "dead": 0}
+
+
+def test_a_second_run_without_new_rows_delivers_nothing(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    start([ROWS], {"out": sink})
+    before = sorted(sink.path.iterdir())
+    result, *_ = start([ROWS], {"out": sink})
+    assert (result.read, sorted(sink.path.iterdir())) == (0, before)
+    assert list((tmp_path / "state" / "spool").iterdir()) == []
+
+
+def test_new_rows_arrive_once(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    start([ROWS], {"out": sink})
+    start([ROWS, [{"id": 10, "temperature": 1.0}]], {"out": sink})
+    assert sink.ids() == list(range(11))
+
+
+def test_each_row_is_on_a_port_or_filtered_by_name_or_a_dead_letter(start: Any, tmp_path: Path) -> None:
+    cool, hot = Folder(tmp_path / "cool"), Folder(tmp_path / "hot")
+    steps = [Step("sorted", [("source", "main")], Sorter())]
+    _, totals, dead, _ = start([ROWS], {"cool": cool, "hot": hot}, {"cool": [("sorted", "main")], "hot": [("sorted", "hot")]}, steps)
+    assert (cool.ids(), hot.ids()) == ([0, 1, 2, 5, 6], [7, 8, 9])
+    assert totals["rows"] == {"read": 10, "delivered": 8, "filtered": 1, "dead": 1}
+    assert totals["filtered"] == {"sorted: no fours": 1}
+    assert [(one["stage"], one["reason"], one["detail"], one["row_low"], json.loads(one["payload"])) for one in dead] == [
+        ("sorted", "odd", "three", 4, {"id": 3, "temperature": 3.0})
+    ]
+
+
+def test_rows_on_a_port_that_nothing_takes_are_counted_under_its_name(start: Any, tmp_path: Path) -> None:
+    steps = [Step("sorted", [("source", "main")], Sorter())]
+    _, totals, *_ = start([ROWS], {"cool": Folder(tmp_path / "cool")}, {"cool": [("sorted", "main")]}, steps)
+    assert totals["filtered"] == {"sorted: no fours": 1, "sorted.hot: nothing takes it": 3}
+    assert totals["rows"] == {"read": 10, "delivered": 5, "filtered": 4, "dead": 1}
+
+
+def test_two_ports_joined_are_again_in_the_order_of_the_source(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    steps = [Step("sorted", [("source", "main")], Sorter())]
+    start([ROWS[::-1]], {"out": sink}, {"out": [("sorted", "main"), ("sorted", "hot")]}, steps)
+    assert sink.ids() == [9, 8, 7, 6, 5, 2, 1, 0]
+
+
+def test_state_goes_on_after_a_restart_as_if_nothing_had_happened(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out", Encoding())
+    links = {"out": [("sums", "main")]}
+    start([ROWS[:3]], {"out": sink}, links, [Step("sums", [("source", "main")], Sum())])
+    start([ROWS], {"out": sink}, links, [Step("sums", [("source", "main")], Sum())])
+    sums = [value for file in sorted(sink.path.iterdir()) for value in pq.read_table(file)["sum"].to_pylist()]
+    assert sums == [0 + 1 + 2 + 3 + 4, sum(range(10))]
+
+
+def test_finish_closes_what_is_open_at_the_end_of_the_input(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out", Encoding())
+    start([ROWS[:3]], {"out": sink}, {"out": [("sums", "main")]}, [Step("sums", [("source", "main")], Sum())], finish=True)
+    assert sink.ids() == [-1]
+
+
+def test_sinks_with_the_same_rows_and_encoding_share_one_file(start: Any, tmp_path: Path) -> None:
+    parcels: dict[str, list[Path]] = {}
+
+    class Watch:
+        @hookimpl
+        def lakeward_parcel_delivered(self, parcel: Parcel) -> None:
+            parcels.setdefault(parcel.token.sink, []).append(parcel.path)
+
+    sinks = {"a": Folder(tmp_path / "a"), "b": Folder(tmp_path / "b"), "plain": Folder(tmp_path / "c", Encoding())}
+    start([ROWS], sinks, plugins=[Watch()])
+    assert parcels["a"] == parcels["b"]
+    assert not set(parcels["a"]) & set(parcels["plain"])
+    assert ROW not in pq.read_table(next((tmp_path / "c").iterdir())).schema.names
+
+
+def test_a_sink_that_recovers_gets_everything_in_order_and_once(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out", trouble=[Retry("busy", after=0.01), Retry("busy", after=0.01), OSError("cable")])
+    result, _, _, waiting = start([ROWS], {"out": sink})
+    assert (result.status, sink.ids(), waiting) == ("done", list(range(10)), {})
+
+
+def test_a_dead_sink_does_not_hold_up_the_others_and_its_rows_wait(start: Any, tmp_path: Path) -> None:
+    good, bad = Folder(tmp_path / "good"), Folder(tmp_path / "bad", trouble=[Refused("no permission")])
+    result, _, _, waiting = start([ROWS], {"good": good, "bad": bad})
+    assert (result.status, result.error) == ("failed", "sink bad: no permission")
+    assert (good.ids(), waiting) == (list(range(10)), {"bad": (3, 10)})
+    result, *_ = start([ROWS], {"good": good, "bad": bad})
+    assert (result.status, bad.ids(), good.ids()) == ("done", list(range(10)), list(range(10)))
+
+
+def test_rows_that_a_sink_rejects_become_dead_letters(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out", trouble=[Rejected("too odd")])
+    result, totals, dead, waiting = start([ROWS], {"out": sink})
+    assert (result.status, sink.ids(), waiting) == ("done", list(range(4, 10)), {})
+    assert [(one["stage"], one["detail"], json.loads(one["payload"])["id"]) for one in reversed(dead)] == [
+        ("sink out", "too odd", number) for number in range(4)
+    ]
+    assert totals["refused"] == {"out": 4}
+
+
+def test_a_source_that_stumbles_is_read_again(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    result, *_ = start([ROWS[:5], Fail(Retry("locked", after=0.01)), ROWS[5:]], {"out": sink})
+    assert (result.status, sink.ids()) == ("done", list(range(10)))
+
+
+def test_after_a_crash_in_the_source_the_next_run_goes_on(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    script = [ROWS[:6], Crash(), ROWS[6:]]
+    with pytest.raises(Crashed):
+        start(script, {"out": sink})
+    start(script, {"out": sink})
+    assert sink.ids() == list(range(10))
+
+
+def test_a_transform_that_loses_rows_fails_the_run_before_anything_of_the_batch_is_recorded(start: Any, tmp_path: Path) -> None:
+    class Leaky(Sorter):
+        def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+            return {"main": batch.slice(1)}
+
+    sink = Folder(tmp_path / "out")
+    result, totals, _, waiting = start([ROWS], {"out": sink}, {"out": [("leaky", "main")]}, [Step("leaky", [("source", "main")], Leaky())])
+    assert (result.status, totals, waiting, sink.ids()) == ("failed", {}, {}, [])
+    assert "'leaky' took 4 rows and gave 3" in result.error
+
+
+def test_an_observer_that_fails_disturbs_nobody(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    heard = []
+
+    class Broken:
+        @hookimpl
+        def lakeward_batch_recorded(self, batch: Any) -> None:
+            raise RuntimeError("boom")
+
+    class Listener:
+        @hookimpl
+        def lakeward_batch_recorded(self, run: Any, batch: Any) -> None:
+            heard.append((batch.read, dict(batch.sinks)))
+
+    start([ROWS], {"out": Folder(tmp_path / "out")}, plugins=[Broken(), Listener()])
+    assert heard == [(4, {"out": 4}), (4, {"out": 4}), (2, {"out": 2})]
+    assert "boom" in caplog.text
+
+
+def test_a_plugin_can_refuse_the_run(start: Any, tmp_path: Path) -> None:
+    class Guard:
+        @hookimpl
+        def lakeward_run_started(self) -> None:
+            raise ValueError("not on Sundays")
+
+    with pytest.raises(LakewardError, match="not on Sundays"):
+        start([ROWS], {"out": Folder(tmp_path / "out")}, plugins=[Guard()])
+
+
+def test_sigterm_finishes_what_is_in_hand(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    result, _, _, waiting = start([ROWS], {"out": sink}, once=False)
+    timer.join()
+    assert (result.status, sink.ids(), waiting) == ("stopped", list(range(10)), {})
