@@ -1,0 +1,5 @@
+"""`python -m lakeward`."""
+
+from lakeward.cli import main
+
+main()

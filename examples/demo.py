@@ -1,0 +1,128 @@
+"""The main job in half a minute: a sensor writes, lakeward moves, and a table says what happened to every row.
+
+Run it with `make demo`. Everything stays in ./demo; running it again starts afresh.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from deltalake import DeltaTable
+
+from lakeward.cli.table import table
+
+HERE = Path(__file__).parent
+DEMO = Path("demo").absolute()
+SENSOR, LAKE, STATE = DEMO / "sensor_data.db", DEMO / "lake", DEMO / "state"
+LAKEWARD = [sys.executable, "-m", "lakeward"]
+PIPELINE = [str(HERE / "environmental.yaml"), "--state-dir", str(STATE), "--set", "transforms.windows.size=5s"]
+SECONDS, RATE = 20, 500
+
+
+def main() -> None:
+    """Start the sensor, run the pipeline while it writes, then count."""
+    shutil.rmtree(DEMO, ignore_errors=True)
+    DEMO.mkdir()
+    environment = {**os.environ, "SENSOR_DB": str(SENSOR), "LAKE": str(LAKE), "GPS_FUZZ_KEY": os.urandom(16).hex()}
+    print(f"A simulated sensor writes {RATE} rows a second for {SECONDS} s, a quarter of them anomalies ...", flush=True)
+    writing = ["sensor", "run", "--db", str(SENSOR), "--rate", str(RATE), "--duration", f"{SECONDS}s", "--anomalies", "0.25", "--seed", "7"]
+    with (DEMO / "sensor.log").open("w") as log:
+        sensor = subprocess.Popen([*LAKEWARD, *writing, "--sensors", "5"], stderr=log, stdout=log, env=environment)
+    run: subprocess.Popen[bytes] | None = None
+    try:
+        wait_for_rows(sensor)
+        print("... while lakeward runs examples/environmental.yaml on it.\n", flush=True)
+        with (DEMO / "run.log").open("w") as log:
+            run = subprocess.Popen([*LAKEWARD, "run", *PIPELINE, "--log-format", "json"], stderr=log, stdout=log, env=environment)
+        watch(sensor, run)
+        run.send_signal(signal.SIGTERM)  # finishes what is in hand
+        run.wait(30)
+    finally:
+        for process in (sensor, run):
+            if process is not None and process.poll() is None:
+                process.kill()
+    # the sensor has stopped for good: read the rest and close the windows
+    last = subprocess.run([*LAKEWARD, "run", *PIPELINE, "--once", "--finish", "--json"], env=environment, capture_output=True, text=True, check=False)
+    if last.returncode:
+        sys.exit(f"the run failed:\n{last.stderr}\n(see {DEMO / 'run.log'})")
+    show(json.loads(last.stdout))
+
+
+def wait_for_rows(sensor: subprocess.Popen[bytes]) -> None:
+    """Until the sensor has made its table."""
+    deadline = time.monotonic() + 30
+    while not SENSOR.exists() or not SENSOR.stat().st_size:
+        if sensor.poll() is not None or time.monotonic() > deadline:
+            sys.exit(f"the sensor did not start; see {DEMO / 'sensor.log'}")
+        time.sleep(0.1)
+    time.sleep(1)
+
+
+def watch(sensor: subprocess.Popen[bytes], run: subprocess.Popen[bytes]) -> None:
+    """Say how it goes, every few seconds, until the sensor is done."""
+    while sensor.poll() is None:
+        if run.poll() is not None:
+            sys.exit(f"the run ended early with exit code {run.returncode}; see {DEMO / 'run.log'}")
+        time.sleep(4)
+        status = subprocess.run([*LAKEWARD, "status", "--state-dir", str(STATE), "--json"], capture_output=True, text=True, check=False)
+        rows = json.loads(status.stdout or "{}").get("rows", {})
+        print(f"  {rows.get('read', 0):>7,} rows read, {rows.get('dead', 0):,} dead letters", flush=True)
+    print()
+
+
+def show(report: dict[str, Any]) -> None:
+    """The table that a person understands."""
+    with sqlite3.connect(SENSOR) as database:
+        written = database.execute("SELECT count(*) FROM sensor_readings").fetchone()[0]
+    database.close()
+    files = {name: len(list((LAKE / folder).rglob("*.parquet"))) for name, folder in folders(report).items()}
+    sinks = [(name, sink["delivered"], sink["waiting"], sink["refused"], files[name]) for name, sink in report["sinks"].items()]
+    print(table(("sink", "rows", "waiting", "refused", "files written"), sinks), "\n")
+
+    anomalies = DeltaTable(str(LAKE / "anomalies")).to_pyarrow_table()
+    by_rule = duckdb.sql(
+        "SELECT reason.rule_id, count(*) FROM (SELECT unnest(qc_reasons) AS reason FROM anomalies) GROUP BY ALL ORDER BY 2 DESC"
+    ).fetchall()
+    print(table(("anomalies by rule", "rows"), by_rule), "\n")
+
+    rows = report["rows"]
+    facts = [
+        ("rows the sensor wrote", written),
+        ("rows read", rows["read"]),
+        ("  delivered", rows["delivered"]),
+        ("  filtered", rows["filtered"]),
+        ("  dead letters", rows["dead"]),
+        ("windows", report["sinks"]["windows_table"]["delivered"]),
+        ("alerts raised and cleared", report["sinks"]["alerts_table"]["delivered"]),
+    ]
+    print(table(("in all", "rows"), facts), "\n")
+    exact = written == rows["read"] == rows["delivered"] + rows["filtered"] + rows["dead"]
+    raw, valid = report["sinks"]["raw"]["delivered"], report["sinks"]["readings_table"]["delivered"]
+    taken_apart = valid + report["sinks"]["anomalies"]["delivered"] + sum(report["filtered"].values())
+    print(f"{rows['read']:,} read = {rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters")
+    print(f"{raw:,} raw rows = {taken_apart - sum(report['filtered'].values()):,} readings and anomalies + {sum(report['filtered'].values()):,} filtered")
+    if not exact or raw != taken_apart:
+        sys.exit("These do not add up: please report it.")
+    print("\nEvery row is accounted for. Try next:\n")
+    print(f"  .venv-demo/bin/lakeward status --state-dir {STATE.relative_to(Path.cwd())}")
+    print("  .venv-demo/bin/lakeward plugins show window")
+    print("  less examples/environmental.yaml")
+
+
+def folders(report: dict[str, Any]) -> dict[str, str]:
+    """The folder of each sink below the lake."""
+    return {name: Path(sink["location"]).relative_to(LAKE).parts[0] for name, sink in report["sinks"].items()}
+
+
+if __name__ == "__main__":
+    main()
