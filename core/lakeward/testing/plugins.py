@@ -21,17 +21,16 @@ from lakeward.components import Component
 HEAVY = (
     "pyarrow", "numpy", "pandas", "polars", "duckdb", "boto3", "deltalake", "azure", "databricks", "h3", "httpx", "yaml",
 )  # fmt: skip
-"""What must not be imported before a pipeline names a component."""
+"""What must not be imported before a pipeline names a component. attrs, cattrs and pluggy come with lakeward itself."""
 MEMBERS = {"source": ("schema", "read", "close"), "transform": ("ports", "row_wise", "apply"), "sink": ("encoding", "deliver", "close")}
 STATEFUL = ("state", "restore", "finish")
 ANNOUNCE = """
 import importlib, json, sys
-import lakeward
 before = set(sys.modules)
 module = importlib.import_module(sys.argv[1])
 list(getattr(module, "lakeward_components", list)())
 list(getattr(module, "lakeward_commands", list)())
-print(json.dumps([sorted(before), sorted(set(sys.modules) - before)]))
+print(json.dumps(sorted(set(sys.modules) - before)))
 """
 
 
@@ -48,7 +47,7 @@ class PluginContract:
             [sys.executable, "-c", ANNOUNCE, self.module], capture_output=True, text=True, env=environment, check=False
         )
         assert done.returncode == 0, f"importing and announcing {self.module} fails:\n{done.stderr}"
-        _, imported = json.loads(done.stdout.splitlines()[-1])
+        imported = json.loads(done.stdout.splitlines()[-1])
         heavy = sorted({name.partition(".")[0] for name in imported} & set(HEAVY))
         assert not heavy, f"importing {self.module} imports {', '.join(heavy)}; import them where the class is"
 

@@ -24,9 +24,8 @@ def assert_same_rows(got: Iterable[Row], want: Iterable[Row], what: str, *, orde
     if tolerance:
         got, want = _matched(got, want, tolerance)
     missing, extra = Counter(want) - Counter(got), Counter(got) - Counter(want)
-    faults = [
-        f"{sum(rows.values())} {word}, first {show(next(iter(rows)))}" for word, rows in (("missing", missing), ("too many", extra)) if rows
-    ]
+    counted = (("missing", missing), ("too many", extra))
+    faults = [f"{sum(rows.values())} {word}, first {show(next(iter(rows)))}" for word, rows in counted if rows]
     assert not faults, f"{what}: {len(got)} rows instead of {len(want)}; {'; '.join(faults)}"
     if ordered:
         wrong = next((index for index, (left, right) in enumerate(zip(got, want, strict=True)) if left != right), None)
@@ -79,6 +78,14 @@ def compact(rows: pa.RecordBatch) -> pa.RecordBatch:
     """The same rows in buffers of their own, which start at offset 0."""
     with pa.ipc.open_stream(to_bytes(rows)) as reader:
         return reader.read_next_batch()
+
+
+def nulls(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """As many rows with NULL wherever the schema allows it; only `_row` stays."""
+    kept = [field.name == ROW or not field.nullable for field in rows.schema]
+    nowhere = pa.nulls(rows.num_rows, pa.int64())
+    columns = [column if keep else column.take(nowhere) for column, keep in zip(rows.columns, kept, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
 
 
 def _whole_microseconds(column: Any) -> Any:
