@@ -15,6 +15,7 @@ Restart = Callable[[Transform], Transform]
 
 
 def ports_of(output: pa.RecordBatch | Mapping[str, pa.RecordBatch]) -> dict[str, pa.RecordBatch]:
+    """By port: a plain batch is the port `main`."""
     return {"main": output} if isinstance(output, pa.RecordBatch) else dict(output)
 
 
@@ -34,6 +35,7 @@ def collect(transform: Transform, batches: Iterable[pa.RecordBatch], restart: Re
 
 
 def assert_each_row_once(output: Mapping[str, pa.RecordBatch], rows: pa.RecordBatch, what: str) -> None:
+    """Each `_row` that came in left once, on whatever port."""
     for port, part in output.items():
         known = ROW in part.schema.names and part.schema.field(ROW).type == pa.int64()
         assert known or not part.num_rows, f"{what}: the port {port} has lost the column {ROW}: int64"
