@@ -16,7 +16,7 @@ from lakeward.testing.rows import Row, ascends, assert_same_rows, values
 
 LIMITS = (1, 3, 7, 100_000)
 RESUMES = 20  # positions tried for each limit, spread over the input, so that a large input stays quick
-ENDLESS = 100_000  # batches; no input of a contract test has so many
+ENDLESS = 10_000  # batches; no input of a contract test has so many
 SIDE_FILES = ("-wal", "-shm")  # SQLite makes them when it reads
 
 

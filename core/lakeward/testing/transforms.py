@@ -127,7 +127,7 @@ class TransformContract:
         rows = self._sample()
         keys = rows.column(ROW).to_pylist()
         output = ports_of(transform.apply(rows.append_column(EXTRA, pa.array([f"extra {key}" for key in keys]))))
-        for port in output.keys() - set(RESERVED_PORTS):
+        for port in sorted(output.keys() - set(RESERVED_PORTS)):
             part = output[port]
             assert EXTRA in part.schema.names, (
                 f"the port {port} has lost the column {EXTRA}; set keeps_unknown_columns = False if it means to"

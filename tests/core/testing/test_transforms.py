@@ -256,7 +256,7 @@ BROKEN: list[tuple[Any, str, str]] = [
     (GivesRowsTwice, "test_each_row_leaves_exactly_once", "lost _row \\[\\], too many"),
     (NumbersRowsAnew, "test_each_row_leaves_exactly_once", "too many \\[[0-9], "),
     (DropsTheRowKey, "test_each_row_leaves_exactly_once", "port hot has lost the column _row"),
-    (DropsUnknownColumns, "test_unknown_columns_pass_through", "port main has lost the column zz_extra"),
+    (DropsUnknownColumns, "test_unknown_columns_pass_through", "port hot has lost the column zz_extra"),
     (ShufflesUnknownColumns, "test_unknown_columns_pass_through", "of other rows"),
     (Random, "test_deterministic", "a second instance"),
     (ForgetsItsState, "test_state_survives_a_restart_after_every_batch", "restarted"),
