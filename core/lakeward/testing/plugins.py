@@ -53,10 +53,12 @@ class PluginContract:
 
     def test_api_version_is_one_we_have(self) -> None:
         """`LAKEWARD_API` asks for this major version and no newer minor."""
-        wanted = getattr(self._load(), "LAKEWARD_API", None)
-        assert isinstance(wanted, tuple) and len(wanted) == 2, f"{self.module} has no LAKEWARD_API = (major, minor)"  # noqa: PT018
-        major, minor = hookspecs.API
-        assert wanted[0] == major and wanted[1] <= minor, f"LAKEWARD_API is {wanted}; lakeward has {hookspecs.API}"  # noqa: PT018
+        match getattr(self._load(), "LAKEWARD_API", None):
+            case (int(major), int(minor)):
+                known = major == hookspecs.API[0] and minor <= hookspecs.API[1]
+                assert known, f"LAKEWARD_API is {(major, minor)}; lakeward has {hookspecs.API}"
+            case other:
+                raise AssertionError(f"{self.module} has no LAKEWARD_API = (major, minor), but {other}")
 
     def test_hooks_are_known(self) -> None:
         """Every hook of the module is one of lakeward's, with arguments that it gives."""

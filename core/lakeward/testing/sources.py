@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain, pairwise
@@ -53,9 +54,8 @@ class SourceContract:
 
     def test_row_keys_are_unique(self, tmp_path: Path) -> None:
         """(origin, epoch, `_row`) names one row of the whole input."""
-        keys = [(batch.origin, batch.epoch, key) for batch in self._all(tmp_path) for key in _keys(batch)]
-        seen: set[Any] = set()
-        twice = [key for key in keys if key in seen or seen.add(key)]  # type: ignore[func-returns-value]  # add() gives None on purpose
+        counts = Counter((batch.origin, batch.epoch, key) for batch in self._all(tmp_path) for key in _keys(batch))
+        twice = [key for key, count in counts.items() if count > 1]
         assert not twice, f"{len(twice)} keys (origin, epoch, {ROW}) come again, first {twice[0]}"
 
     def test_batches_hold_at_most_the_limit(self, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ class TransformContract:
     def test_slice_gives_the_same_as_its_rows_alone(self) -> None:
         """A batch that is a view into a larger one is read from its offset."""
         part = self._sample().slice(3)
-        self._assert_same(collect(self.make(), [part]), collect(self.make(), [compact(part)]), "a slice with an offset", ordered=True)
+        _assert_same(collect(self.make(), [part]), collect(self.make(), [compact(part)]), "a slice with an offset", ordered=True)
 
     def test_empty_batch_has_the_schemas_of_a_full_one(self) -> None:
         """The kernel learns the schema of every port from an empty batch; rows never change it."""
@@ -139,25 +139,20 @@ class TransformContract:
     def test_deterministic(self) -> None:
         """Two fresh instances give the same, row by row: clock and randomness come from the batch."""
         rows = self._sample()
-        self._assert_same(collect(self.make(), [rows]), collect(self.make(), [rows]), "a second instance", ordered=True)
+        _assert_same(collect(self.make(), [rows]), collect(self.make(), [rows]), "a second instance", ordered=True)
 
     @pytest.mark.parametrize("size", [1, 7])
     def test_state_survives_a_restart_after_every_batch(self, size: int) -> None:
         """Stateful: a fresh instance that restores the state goes on as if nothing had happened."""
-        rows = self._stateful_sample()
-        self._assert_same_when_cut(_every(size, rows), self._restart, "restarted after every batch")
+        self._assert_same_when("restarted", self._restart, size)
 
     def test_restored_state_can_be_saved_again(self) -> None:
         """Stateful: the state of a restored instance is worth as much as the one it restored."""
-        rows = self._stateful_sample()
-        self._assert_same_when_cut(
-            range(5, rows.num_rows, 5), lambda old: self._restart(self._restart(old)), "restarted twice after every batch"
-        )
+        self._assert_same_when("restarted twice", lambda old: self._restart(self._restart(old)), 5)
 
     def test_asking_for_the_state_changes_nothing(self) -> None:
         """Stateful: the state is asked for after each batch, and the same instance goes on."""
-        rows = self._stateful_sample()
-        self._assert_same_when_cut(_every(5, rows), _asked, "asked for its state after every batch")
+        self._assert_same_when("asked for its state", _asked, 5)
 
     def test_rejected_rows_say_why(self) -> None:
         """Rows on `rejected` carry `_row`, a reason code in `_reason` and a text in `_detail`."""
@@ -179,7 +174,7 @@ class TransformContract:
     def _sample(self) -> pa.RecordBatch:
         rows = self.rows()
         assert rows.num_rows >= 20, f"rows() gives {rows.num_rows} rows; the contract needs at least 20"
-        assert ROW in rows.schema.names and rows.schema.field(ROW).type == pa.int64(), f"rows() needs a column {ROW} of type int64"  # noqa: PT018
+        assert (ROW, pa.int64()) in zip(rows.schema.names, rows.schema.types, strict=True), f"rows() needs a column {ROW}: int64"
         assert ascends(rows), f"{ROW} of rows() must ascend"
         return rows
 
@@ -210,21 +205,27 @@ class TransformContract:
         fresh.restore(state)
         return fresh
 
-    def _assert_same_when_cut(self, cuts: Iterable[int], restart: Restart = lambda old: old, what: str = "") -> None:
-        rows = self._sample()
-        edges = [0, *sorted(cuts), rows.num_rows]
-        batches = [rows.slice(start, end - start) for start, end in pairwise(edges)]
-        got = collect(self.make(), batches, restart)
+    def _assert_same_when_cut(self, cuts: Iterable[int]) -> None:
+        rows, places = self._sample(), sorted(cuts)
         transform = self.make()
         ordered = transform.row_wise and not isinstance(transform, Stateful)
-        self._assert_same(got, collect(transform, [rows]), what or f"cut at rows {edges[1:-1][:20]}", ordered)
+        got, want = collect(self.make(), _cut(rows, places)), collect(transform, [rows])
+        _assert_same(got, want, f"cut at rows {places[:20]}", ordered=ordered, tolerance=self.tolerance)
 
-    def _assert_same(self, got: Mapping[str, list[Row]], want: Mapping[str, list[Row]], what: str, ordered: bool) -> None:
-        for port in sorted(got.keys() | want.keys()):
-            exact = not self.tolerance
-            assert_same_rows(
-                got.get(port, []), want.get(port, []), f"port {port}, {what}", ordered=ordered and exact, tolerance=self.tolerance
-            )
+    def _assert_same_when(self, what: str, between: Restart, size: int) -> None:
+        """Exactly the same as without `between`: a state that rounds is a state that drifts."""
+        rows = self._stateful_sample()
+        batches = _cut(rows, _every(size, rows))
+        _assert_same(collect(self.make(), batches, between), collect(self.make(), batches), f"{what} after every batch", ordered=False)
+
+
+def _assert_same(got: Mapping[str, list[Row]], want: Mapping[str, list[Row]], what: str, *, ordered: bool, tolerance: float = 0.0) -> None:
+    for port in sorted(got.keys() | want.keys()):
+        assert_same_rows(got.get(port, []), want.get(port, []), f"port {port}, {what}", ordered=ordered, tolerance=tolerance)
+
+
+def _cut(rows: pa.RecordBatch, places: Iterable[int]) -> list[pa.RecordBatch]:
+    return [rows.slice(start, end - start) for start, end in pairwise([0, *places, rows.num_rows])]
 
 
 def _every(size: int, rows: pa.RecordBatch) -> range:
