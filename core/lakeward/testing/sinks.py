@@ -18,6 +18,7 @@ from lakeward.testing.rows import assert_same_rows, values
 from lakeward.testing.watching import whenever_files_change
 
 PLAIN = (str, int, float, bool)
+MANY = 2_000  # rows; enough for a sink that writes in pieces to show one
 TOLD = 20  # characters of a long column name that its refusal must show
 
 
@@ -93,14 +94,14 @@ class SinkContract:
         if not self.watched:
             pytest.skip("nobody can read while the sink writes")
         home, seen = self._home(tmp_path), []
-        parts = [_readings(1, count=5_000), _readings(2, first_key=5_000, count=5_000)]
+        parts = [_readings(1, count=MANY), _readings(2, first_key=MANY, count=MANY)]
         with self._sink(tmp_path) as sink:
             for number, rows in enumerate(parts):
                 parcel = self._parcel(tmp_path, sink, rows, sequence=number + 1)
                 with whenever_files_change(home, lambda: seen.append(self._count(tmp_path))):
                     sink.deliver(parcel)
-                torn = [count for count in seen if count not in (number * 5_000, (number + 1) * 5_000)]
-                assert not torn, f"while 5000 rows were added to {number * 5_000}, a reader saw {torn[0]}"
+                torn = [count for count in seen if count not in (number * MANY, (number + 1) * MANY)]
+                assert not torn, f"while {MANY} rows were added to {number * MANY}, a reader saw {torn[0]}"
                 seen.clear()
             self._assert_visible(tmp_path, sink, parts)
 
