@@ -11,9 +11,9 @@ import pyarrow as pa
 NAMES = (
     "with space", " padded ", 'double"quote', "single'quote", "back`tick", "select", "a.b.c", "naïve_größe_温度", "🌡️",
     "comma,semicolon;{}()=", "slash/back\\slash", "../up", "percent%20", "$dollar", "#hash", "tab\tnewline\n", "1st",
-    "_underscore", "n" * 300,
+    "_underscore", "VALUE", "", "n" * 300,
 )  # fmt: skip
-"""Column names. Parquet holds them all."""
+"""Column names. Parquet holds them all, `VALUE` beside `value` too."""
 
 INTEGERS = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
 _DAY, _NOON = date(2024, 2, 29), datetime(2024, 2, 29, 12, 0, 0, 123456)

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 
 from lakeward.components import ROW, Encoding, Parcel, Token
 
+PLAIN = Encoding()
+
 
 def make_parcel(
     folder: Path,
@@ -20,7 +22,7 @@ def make_parcel(
     pipeline: str = "p",
     sink: str = "s",
     life: str = "0123abcd",
-    encoding: Encoding = Encoding(),  # noqa: B008  # frozen
+    encoding: Encoding = PLAIN,
 ) -> Parcel:
     """These rows as a real Parquet file in `folder`, under the token that the other arguments make.
 

@@ -22,15 +22,27 @@ def assert_same_rows(got: Iterable[Row], want: Iterable[Row], what: str, *, orde
     """The same rows, each as often; in the same order when `ordered`; floats within the relative `tolerance`."""
     got, want = list(got), list(want)
     if tolerance:
-        got, want = _matched(got, want, tolerance)
+        got, want = _matched(got, want, tolerance, ordered)
     missing, extra = Counter(want) - Counter(got), Counter(got) - Counter(want)
-    faults = [
-        f"{sum(rows.values())} {word}, first {show(next(iter(rows)))}" for word, rows in (("missing", missing), ("too many", extra)) if rows
-    ]
-    assert not faults, f"{what}: {len(got)} rows instead of {len(want)}; {'; '.join(faults)}"
+    same = not missing and not extra
+    assert same, f"{what}: {len(got)} rows instead of {len(want)}{_difference(missing, extra)}"
     if ordered:
         wrong = next((index for index, (left, right) in enumerate(zip(got, want, strict=True)) if left != right), None)
         assert wrong is None, f"{what}: another order from row {wrong} on, {show(got[wrong or 0])} instead of {show(want[wrong or 0])}"
+
+
+def _difference(missing: Counter[Row], extra: Counter[Row]) -> str:
+    """How many rows, the first of them, and what is wrong with the row that is most like it."""
+    text = ""
+    for word, rows in (("missing", missing), ("too many", extra)):
+        if rows:
+            text += f"; {rows.total()} {word}, first {show(next(iter(rows)))}"
+    if missing and extra:
+        lost = next(iter(missing))
+        like = max(extra, key=lambda row: len(set(row) & set(lost)))
+        changed = dict(set(like) - set(lost))
+        text += f"; most like the first missing one is a row with {show(tuple(sorted(changed.items())))} instead"
+    return text
 
 
 def values(rows: Rows, columns: Sequence[str] | None = None) -> list[Row]:
@@ -81,6 +93,14 @@ def compact(rows: pa.RecordBatch) -> pa.RecordBatch:
         return reader.read_next_batch()
 
 
+def nulls(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """As many rows with NULL wherever the schema allows it; only `_row` stays."""
+    kept = [field.name == ROW or not field.nullable for field in rows.schema]
+    nowhere = pa.nulls(rows.num_rows, pa.int64())
+    columns = [column if keep else column.take(nowhere) for column, keep in zip(rows.columns, kept, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+
+
 def _whole_microseconds(column: Any) -> Any:
     """Python has no nanoseconds; pyarrow would need pandas for them."""
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
@@ -88,9 +108,10 @@ def _whole_microseconds(column: Any) -> Any:
     return column
 
 
-def _matched(got: list[Row], want: list[Row], tolerance: float) -> tuple[list[Row], list[Row]]:
-    """Both sorted, and rows of `got` that are near enough replaced by what was wanted."""
-    got, want = sorted(got, key=_floats_last), sorted(want, key=_floats_last)
+def _matched(got: list[Row], want: list[Row], tolerance: float, ordered: bool) -> tuple[list[Row], list[Row]]:
+    """Both sorted unless `ordered`, and rows of `got` that are near enough replaced by what was wanted."""
+    if not ordered:
+        got, want = sorted(got, key=_floats_last), sorted(want, key=_floats_last)
     pairs = zip(got, want, strict=False)
     near = [right if _near(left, right, tolerance) else left for left, right in pairs]
     return near + got[len(near) :], want

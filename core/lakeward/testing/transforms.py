@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import pairwise
 
@@ -14,10 +13,13 @@ from hypothesis import strategies as st
 
 from lakeward.components import END_OF_INPUT, FILTERED, REJECTED, RESERVED_PORTS, ROW, Stateful, Transform
 from lakeward.errors import OptionError
-from lakeward.testing.rows import Row, ascends, assert_same_rows, compact, to_bytes, values
+from lakeward.testing.outputs import Restart, assert_each_row_once, collect, ports_of
+from lakeward.testing.rows import Row, ascends, assert_same_rows, compact, nulls, to_bytes
 
-Restart = Callable[[Transform], Transform]
 EXTRA = "zz_extra"
+QUICK = settings(
+    max_examples=12, deadline=None, derandomize=True, report_multiple_bugs=False, suppress_health_check=[HealthCheck.differing_executors]
+)
 SINGLES = 100  # rows given one by one; the rest of a large sample follows in one piece
 
 
@@ -44,22 +46,20 @@ class TransformContract:
         transform = self.make()
         assert isinstance(transform.ports, tuple), f"ports is {transform.ports!r}, not a tuple of names"
         assert not set(transform.ports) & set(RESERVED_PORTS), f"{RESERVED_PORTS} are always there: do not declare them"
-        outputs = [_ports(transform.apply(self._sample()))]
+        outputs = [ports_of(transform.apply(self._sample()))]
         if isinstance(transform, Stateful):
-            outputs.append(_ports(transform.finish(END_OF_INPUT)))
+            outputs.append(ports_of(transform.finish(END_OF_INPUT)))
         unknown = sorted({port for output in outputs for port in output} - {*transform.ports, *RESERVED_PORTS})
         assert not unknown, f"rows leave on {unknown}; declared are {transform.ports}"
 
     @pytest.mark.parametrize("size", [1, 7, 500])
     def test_batch_cuts_do_not_change_the_result(self, size: int) -> None:
         """The same rows in batches of 1, 7 or 500 give the same as in one batch, on every port."""
-        rows = self._sample()
-        until = min(SINGLES, rows.num_rows) if size == 1 else rows.num_rows
-        self._assert_same_when_cut(range(size, until, size))
+        self._assert_same_when_cut(_every(size, self._sample()))
 
     @given(cuts=st.lists(st.integers(0, 10_000), max_size=8))
     @example(cuts=[0, 10, 10])
-    @settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.differing_executors])
+    @QUICK
     def test_any_cut_gives_the_same_result(self, cuts: list[int]) -> None:
         """The same rows cut anywhere, with empty batches in between, give the same as in one batch."""
         self._assert_same_when_cut(cut % self._sample().num_rows for cut in cuts)
@@ -76,21 +76,23 @@ class TransformContract:
     def test_slice_gives_the_same_as_its_rows_alone(self) -> None:
         """A batch that is a view into a larger one is read from its offset."""
         part = self._sample().slice(3)
-        self._assert_same(_collect(self.make(), [part]), _collect(self.make(), [compact(part)]), "a slice with an offset", ordered=True)
+        _assert_same(collect(self.make(), [part]), collect(self.make(), [compact(part)]), "a slice with an offset", ordered=True)
 
     def test_empty_batch_has_the_schemas_of_a_full_one(self) -> None:
         """The kernel learns the schema of every port from an empty batch; rows never change it."""
         rows = self._sample()
         transform = self.make()
-        learned = _ports(transform.apply(rows.slice(0, 0)))
+        learned = ports_of(transform.apply(rows.slice(0, 0)))
         assert not any(part.num_rows for part in learned.values()), "an empty batch gives rows"
         missing = sorted(set(transform.ports) - learned.keys())
         assert not missing, f"an empty batch gives nothing on {missing}, so its schema cannot be learned"
-        outputs = {"rows": transform.apply(rows), "one row": self.make().apply(rows.slice(0, 1)), "NULLs": self.make().apply(_nulls(rows))}
+        outputs = {"rows": transform.apply(rows), "one row": self.make().apply(rows.slice(0, 1))}
+        with suppress(OptionError):  # NULLs may be refused as a whole
+            outputs["NULLs"] = self.make().apply(nulls(rows))
         if isinstance(transform, Stateful):
             outputs["finish()"] = transform.finish(END_OF_INPUT)
         for what, output in outputs.items():
-            for port, part in _ports(output).items():
+            for port, part in ports_of(output).items():
                 same = port in RESERVED_PORTS or part.schema.equals(learned[port].schema)
                 assert same, f"the port {port} has for {what} the schema\n{part.schema}\nand for an empty batch\n{learned[port].schema}"
 
@@ -98,24 +100,24 @@ class TransformContract:
         """A batch of NULLs and a batch of one row are taken, or refused with `OptionError`."""
         rows = self._sample()
         for what, odd in {
-            "a batch of NULLs": _nulls(rows),
+            "a batch of NULLs": nulls(rows),
             "one row": rows.slice(0, 1),
-            "one row of NULLs": _nulls(rows.slice(0, 1)),
+            "one row of NULLs": nulls(rows.slice(0, 1)),
         }.items():
             try:
-                output = _ports(self.make().apply(odd))
+                output = ports_of(self.make().apply(odd))
             except OptionError:
                 continue
             except Exception as error:
                 raise AssertionError(f"{what}: apply() raises {error!r}") from error
             if self.make().row_wise:
-                _assert_each_row_once(output, odd, what)
+                assert_each_row_once(output, odd, what)
 
     def test_each_row_leaves_exactly_once(self) -> None:
         """Row-wise: each `_row` that comes in leaves once, on a port, `rejected` or `filtered`."""
         transform = self._row_wise()
         rows = self._sample()
-        _assert_each_row_once(_ports(transform.apply(rows)), rows, "the sample")
+        assert_each_row_once(ports_of(transform.apply(rows)), rows, "the sample")
 
     def test_unknown_columns_pass_through(self) -> None:
         """Row-wise: a column that the transform does not know is on every port, with the values of its rows."""
@@ -124,8 +126,8 @@ class TransformContract:
             pytest.skip("removes columns on purpose")
         rows = self._sample()
         keys = rows.column(ROW).to_pylist()
-        output = _ports(transform.apply(rows.append_column(EXTRA, pa.array([f"extra {key}" for key in keys]))))
-        for port in output.keys() - set(RESERVED_PORTS):
+        output = ports_of(transform.apply(rows.append_column(EXTRA, pa.array([f"extra {key}" for key in keys]))))
+        for port in sorted(output.keys() - set(RESERVED_PORTS)):
             part = output[port]
             assert EXTRA in part.schema.names, (
                 f"the port {port} has lost the column {EXTRA}; set keeps_unknown_columns = False if it means to"
@@ -137,20 +139,20 @@ class TransformContract:
     def test_deterministic(self) -> None:
         """Two fresh instances give the same, row by row: clock and randomness come from the batch."""
         rows = self._sample()
-        self._assert_same(_collect(self.make(), [rows]), _collect(self.make(), [rows]), "a second instance", ordered=True)
+        _assert_same(collect(self.make(), [rows]), collect(self.make(), [rows]), "a second instance", ordered=True)
 
     @pytest.mark.parametrize("size", [1, 7])
     def test_state_survives_a_restart_after_every_batch(self, size: int) -> None:
         """Stateful: a fresh instance that restores the state goes on as if nothing had happened."""
-        rows = self._stateful_sample()
-        self._assert_same_when_cut(range(size, min(rows.num_rows, SINGLES), size), self._restart, "restarted after every batch")
+        self._assert_same_when("restarted", self._restart, size)
 
     def test_restored_state_can_be_saved_again(self) -> None:
         """Stateful: the state of a restored instance is worth as much as the one it restored."""
-        rows = self._stateful_sample()
-        self._assert_same_when_cut(
-            range(5, rows.num_rows, 5), lambda old: self._restart(self._restart(old)), "restarted twice after every batch"
-        )
+        self._assert_same_when("restarted twice", lambda old: self._restart(self._restart(old)), 5)
+
+    def test_asking_for_the_state_changes_nothing(self) -> None:
+        """Stateful: the state is asked for after each batch, and the same instance goes on."""
+        self._assert_same_when("asked for its state", _asked, 5)
 
     def test_rejected_rows_say_why(self) -> None:
         """Rows on `rejected` carry `_row`, a reason code in `_reason` and a text in `_detail`."""
@@ -172,7 +174,7 @@ class TransformContract:
     def _sample(self) -> pa.RecordBatch:
         rows = self.rows()
         assert rows.num_rows >= 20, f"rows() gives {rows.num_rows} rows; the contract needs at least 20"
-        assert ROW in rows.schema.names and rows.schema.field(ROW).type == pa.int64(), f"rows() needs a column {ROW} of type int64"  # noqa: PT018
+        assert (ROW, pa.int64()) in zip(rows.schema.names, rows.schema.types, strict=True), f"rows() needs a column {ROW}: int64"
         assert ascends(rows), f"{ROW} of rows() must ascend"
         return rows
 
@@ -189,9 +191,9 @@ class TransformContract:
 
     def _on_port(self, port: str) -> list[pa.RecordBatch]:
         rows = self._sample()
-        parts = [_ports(self.make().apply(rows)).get(port)]
+        parts = [ports_of(self.make().apply(rows)).get(port)]
         with suppress(OptionError):  # NULLs may be refused as a whole
-            parts.append(_ports(self.make().apply(_nulls(rows))).get(port))
+            parts.append(ports_of(self.make().apply(nulls(rows))).get(port))
         return [part for part in parts if part is not None and part.num_rows]
 
     def _restart(self, old: Transform) -> Transform:
@@ -203,54 +205,34 @@ class TransformContract:
         fresh.restore(state)
         return fresh
 
-    def _assert_same_when_cut(self, cuts: Iterable[int], restart: Restart = lambda old: old, what: str = "") -> None:
-        rows = self._sample()
-        edges = [0, *sorted(cuts), rows.num_rows]
-        batches = [rows.slice(start, end - start) for start, end in pairwise(edges)]
-        got = _collect(self.make(), batches, restart)
+    def _assert_same_when_cut(self, cuts: Iterable[int]) -> None:
+        rows, places = self._sample(), sorted(cuts)
         transform = self.make()
         ordered = transform.row_wise and not isinstance(transform, Stateful)
-        self._assert_same(got, _collect(transform, [rows]), what or f"cut at rows {edges[1:-1][:20]}", ordered)
+        got, want = collect(self.make(), _cut(rows, places)), collect(transform, [rows])
+        _assert_same(got, want, f"cut at rows {places[:20]}", ordered=ordered, tolerance=self.tolerance)
 
-    def _assert_same(self, got: Mapping[str, list[Row]], want: Mapping[str, list[Row]], what: str, ordered: bool) -> None:
-        for port in sorted(got.keys() | want.keys()):
-            exact = not self.tolerance
-            assert_same_rows(
-                got.get(port, []), want.get(port, []), f"port {port}, {what}", ordered=ordered and exact, tolerance=self.tolerance
-            )
-
-
-def _ports(output: pa.RecordBatch | Mapping[str, pa.RecordBatch]) -> dict[str, pa.RecordBatch]:
-    return {"main": output} if isinstance(output, pa.RecordBatch) else dict(output)
+    def _assert_same_when(self, what: str, between: Restart, size: int) -> None:
+        """Exactly the same as without `between`: a state that rounds is a state that drifts."""
+        rows = self._stateful_sample()
+        batches = _cut(rows, _every(size, rows))
+        _assert_same(collect(self.make(), batches, between), collect(self.make(), batches), f"{what} after every batch", ordered=False)
 
 
-def _collect(transform: Transform, batches: Iterable[pa.RecordBatch], restart: Restart = lambda old: old) -> dict[str, list[Row]]:
-    """All rows of every port, to the end of the input."""
-    outputs = []
-    for batch in batches:
-        outputs.append(_ports(transform.apply(batch)))
-        transform = restart(transform)
-    if isinstance(transform, Stateful):
-        outputs.append(_ports(transform.finish(END_OF_INPUT)))
-    rows = defaultdict(list)
-    for output in outputs:
-        for port, part in output.items():
-            rows[port].extend(values(part))
-    return rows
+def _assert_same(got: Mapping[str, list[Row]], want: Mapping[str, list[Row]], what: str, *, ordered: bool, tolerance: float = 0.0) -> None:
+    for port in sorted(got.keys() | want.keys()):
+        assert_same_rows(got.get(port, []), want.get(port, []), f"port {port}, {what}", ordered=ordered, tolerance=tolerance)
 
 
-def _assert_each_row_once(output: Mapping[str, pa.RecordBatch], rows: pa.RecordBatch, what: str) -> None:
-    for port, part in output.items():
-        known = ROW in part.schema.names and part.schema.field(ROW).type == pa.int64()
-        assert known or not part.num_rows, f"{what}: the port {port} has lost the column {ROW}: int64"
-    left = Counter(key for part in output.values() if part.num_rows for key in part.column(ROW).to_pylist())
-    came = Counter(rows.column(ROW).to_pylist())
-    assert left == came, f"{what}: lost {ROW} {list((came - left).elements())[:10]}, too many {list((left - came).elements())[:10]}"
+def _cut(rows: pa.RecordBatch, places: Iterable[int]) -> list[pa.RecordBatch]:
+    return [rows.slice(start, end - start) for start, end in pairwise([0, *places, rows.num_rows])]
 
 
-def _nulls(rows: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [
-        rows.column(index) if field.name == ROW or not field.nullable else pa.nulls(rows.num_rows, field.type)
-        for index, field in enumerate(rows.schema)
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
+def _every(size: int, rows: pa.RecordBatch) -> range:
+    return range(size, min(SINGLES, rows.num_rows) if size == 1 else rows.num_rows, size)
+
+
+def _asked(transform: Transform) -> Transform:
+    assert isinstance(transform, Stateful)
+    transform.state()
+    return transform
