@@ -1,0 +1,144 @@
+"""Parquet files in a local folder: each parcel is one file that appears at once, whole, under the name of its token.
+
+The spooled file is shipped as it is: a hard link where the folder is on the same file system, else a copy. Its name is the
+same on every retry, so a parcel that is delivered again finds itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from attrs import define, field
+
+from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links
+LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}  # waiting does not heal these
+
+
+@define
+class ParquetSink:
+    """One Parquet file for each parcel, `<path>/<token>.parquet`. Readers never see a part of a file.
+
+    A folder belongs to one sink. Do not change files in it while parcels wait in the spool: a file and its spooled parcel
+    may be one and the same on disk.
+    """
+
+    path: Path = option(help="Folder for the files; made when it is not there.")
+    compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the files are compressed.")
+    row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    _made: bool = field(init=False, default=False)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Files as the options say."""
+        return Encoding(self.compression, self.row_key)
+
+    def probe(self, schema: pa.Schema) -> str:
+        """Where files would go; `OptionError` or `Refused` when they could not."""
+        there = _nearest(self.path)
+        if not there.is_dir():
+            raise OptionError("path", f"{there} is not a folder; choose another path or move it away")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise Refused(f"{there}: this user may not write there; give it write permission or choose another path")
+        return f"would write Parquet files ({self.compression}, {len(schema)} columns) to {self.path}"
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Put the parcel's file under its final name; a retry finds it there."""
+        target = self.path / f"{parcel.token.name}.parquet"
+        with _sorted_errors(self.path):
+            self._make_folder()
+            if not _there(target, parcel):
+                _ship(parcel.path, target)
+            _sync(self.path)  # on a retry too: the first attempt may have ended before this line
+            return Receipt(str(target), {"bytes": target.stat().st_size})
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _make_folder(self) -> None:
+        if self._made and self.path.is_dir():
+            return
+        _make(self.path.absolute())
+        with suppress(PermissionError):  # a parent that we may not read is none that we made
+            _sync(self.path.absolute().parent)  # an earlier process may have made the folder and died before syncing this
+        self._made = True
+
+
+def _there(target: Path, parcel: Parcel) -> bool:
+    if not os.path.lexists(target):
+        return False
+    with target.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != parcel.sha256:
+        raise Refused(
+            f"{target} is there already with other content (sha256 {found[:12]}, not {parcel.sha256[:12]}); "
+            "give this sink a folder of its own, or move that file away if it was damaged"
+        )
+    return True
+
+
+def _ship(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)  # the content is synced already, and a link appears whole and never replaces anything
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Through a name that readers do not look at; what a killed attempt left under it is replaced."""
+    part = target.with_name(f".{target.stem}.part")
+    try:
+        part.unlink(missing_ok=True)
+        shutil.copyfile(source, part)
+        _sync(part)
+        part.rename(target)
+    except OSError:
+        part.unlink(missing_ok=True)  # on a full disk every byte counts
+        raise
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the first of its parents that is there."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
+
+
+def _make(folder: Path) -> None:
+    """The folder and its missing parents, each durable before the next."""
+    if not os.path.lexists(folder):
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+    elif not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _sorted_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename or path}: {error.strerror or error}"
+        if error.errno in LASTING:
+            raise Refused(f"cannot write Parquet files: {what}; correct that, or the option `path`, and run again") from error
+        raise Retry(f"cannot write Parquet files now: {what}") from error

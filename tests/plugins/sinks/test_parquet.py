@@ -1,0 +1,240 @@
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lakeward import OptionError, Parcel, Refused, Retry
+from lakeward.testing import SinkContract, make_parcel
+from lakeward_plugins.sinks.parquet import ParquetSink
+
+READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
+
+
+class TestParquetSink(SinkContract):
+    def make(self, tmp_path: Path) -> ParquetSink:
+        return ParquetSink(tmp_path / "lake")
+
+    def read_back(self, tmp_path: Path) -> pa.Table:
+        files = sorted((tmp_path / "lake").glob("*.parquet"))
+        return pa.concat_tables([pq.read_table(file) for file in files]) if files else pa.table({})
+
+
+class TestParquetSinkOnAnotherFileSystem(TestParquetSink):
+    """As above, with copies instead of links."""
+
+    @pytest.fixture(autouse=True)
+    def no_links(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "link", fails(errno.EXDEV))
+
+
+def fails(number: int):
+    def fail(source: object, target: object, **_: object) -> None:
+        raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    return fail
+
+
+def parcel_of(tmp_path: Path, rows: pa.RecordBatch = READINGS, **token: object) -> Parcel:
+    return make_parcel(tmp_path / "spool", rows, **token)
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+# -- shipping ----------------------------------------------------------------------------------------------------------
+
+
+def test_ships_the_spooled_file_itself_when_the_file_system_is_the_same(tmp_path):
+    parcel = parcel_of(tmp_path)
+    receipt = ParquetSink(tmp_path / "lake").deliver(parcel)
+    target = tmp_path / "lake" / "0123abcd-0000-0000000001.parquet"
+    assert receipt.location == str(target)
+    assert receipt.details == {"bytes": parcel.path.stat().st_size}
+    assert target.samefile(parcel.path)
+    assert everything(tmp_path / "lake") == [target.name]
+
+
+def test_stays_when_the_spool_is_emptied(tmp_path):
+    parcel = parcel_of(tmp_path)
+    receipt = ParquetSink(tmp_path / "lake").deliver(parcel)
+    parcel.path.unlink()
+    assert pq.read_table(receipt.location).num_rows == 3
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="needs a second file system")
+def test_copies_to_a_folder_on_another_file_system(tmp_path):
+    parcel, folder = parcel_of(tmp_path), Path("/dev/shm") / f"lakeward-{os.getpid()}"
+    if tmp_path.stat().st_dev == Path("/dev/shm").stat().st_dev:
+        pytest.skip("the temporary folder is on the same file system")
+    try:
+        receipt = ParquetSink(folder).deliver(parcel)
+        assert Path(receipt.location).read_bytes() == parcel.path.read_bytes()
+        assert everything(folder) == [Path(receipt.location).name]
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_polars_and_duckdb_read_the_folder(tmp_path):
+    sink = ParquetSink(tmp_path / "lake")
+    sink.deliver(parcel_of(tmp_path))
+    sink.deliver(parcel_of(tmp_path, sequence=2))
+    assert pl.read_parquet(tmp_path / "lake" / "*.parquet").height == 6
+    assert duckdb.sql(f"SELECT count(*), count(sensor) FROM '{tmp_path}/lake/*.parquet'").fetchall() == [(6, 4)]
+
+
+def test_says_which_encoding_the_options_mean(tmp_path):
+    encoding = ParquetSink(tmp_path, compression="zstd", row_key=True).encoding
+    assert (encoding.compression, encoding.row_key) == ("zstd", True)
+
+
+# -- once --------------------------------------------------------------------------------------------------------------
+
+
+def test_other_content_under_the_same_name_is_refused_and_kept(tmp_path):
+    sink = ParquetSink(tmp_path / "lake")
+    receipt = sink.deliver(parcel_of(tmp_path))
+    before = Path(receipt.location).read_bytes()
+    other = make_parcel(tmp_path / "other", READINGS.slice(1))
+    with pytest.raises(Refused, match=r"0123abcd-0000-0000000001\.parquet is there already with other content .* a folder of its own"):
+        sink.deliver(other)
+    assert Path(receipt.location).read_bytes() == before
+
+
+KILLED = """
+import os, sys, errno, shutil
+from pathlib import Path
+from lakeward.components import Parcel, Token
+from lakeward_plugins.sinks.parquet import ParquetSink
+where, path, lake, sha256 = sys.argv[1:]
+def die(*_, **__): os.kill(os.getpid(), 9)
+def no_link(*_, **__): raise OSError(errno.EXDEV, "other file system")
+def half(source, target):
+    Path(target).write_bytes(Path(source).read_bytes()[:100])
+    die()
+if where == "in the copy":
+    os.link, shutil.copyfile = no_link, half
+elif where == "before the rename":
+    os.link, Path.rename = no_link, die
+else:
+    real = os.fsync
+    os.fsync = lambda handle: die() if list(Path(lake).glob("*.parquet")) else real(handle)
+ParquetSink(Path(lake)).deliver(Parcel(Token("p", "s", "0123abcd", 0, 1), Path(path), 3, sha256))
+"""
+
+
+@pytest.mark.parametrize(("where", "visible"), [("in the copy", 0), ("before the rename", 0), ("before the folder is synced", 1)])
+def test_killed_delivery_is_whole_or_absent_and_once_after_the_next(tmp_path, monkeypatch, where, visible):
+    parcel, lake = parcel_of(tmp_path), tmp_path / "lake"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    arguments = [where, str(parcel.path), str(lake), parcel.sha256]
+    assert subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, check=False).returncode == -9
+    assert [pq.read_table(file).num_rows for file in lake.glob("*.parquet")] == [3] * visible
+    monkeypatch.setattr(os, "link", fails(errno.EXDEV))
+    receipt = ParquetSink(lake).deliver(parcel)
+    assert Path(receipt.location).read_bytes() == parcel.path.read_bytes()
+    assert everything(lake) == [Path(receipt.location).name]
+
+
+def test_leftover_of_a_killed_copy_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "link", fails(errno.EXDEV))
+    parcel, lake = parcel_of(tmp_path), tmp_path / "lake"
+    lake.mkdir()
+    (lake / f".{parcel.token.name}.part").write_bytes(b"half")
+    receipt = ParquetSink(lake).deliver(parcel)
+    assert everything(lake) == [Path(receipt.location).name]
+    assert Path(receipt.location).read_bytes() == parcel.path.read_bytes()
+
+
+# -- durable -----------------------------------------------------------------------------------------------------------
+
+
+def synced(monkeypatch) -> list[Path]:
+    seen: list[Path] = []
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{handle}").readlink())
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_syncs_made_folders_once_and_then_only_the_folder_of_the_link(tmp_path, monkeypatch):
+    seen = synced(monkeypatch)
+    sink = ParquetSink(tmp_path / "a" / "b")
+    sink.deliver(parcel_of(tmp_path))
+    assert set(seen) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    seen.clear()
+    sink.deliver(parcel_of(tmp_path, sequence=2))
+    assert seen == [tmp_path / "a" / "b"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_retry_syncs_the_folder_as_the_first_attempt_may_not_have(tmp_path, monkeypatch):
+    parcel = parcel_of(tmp_path)
+    ParquetSink(tmp_path / "lake").deliver(parcel)
+    seen = synced(monkeypatch)
+    ParquetSink(tmp_path / "lake").deliver(parcel)
+    assert tmp_path / "lake" in seen
+
+
+# -- trouble -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT])
+def test_trouble_that_passes_is_retried_and_leaves_nothing(tmp_path, monkeypatch, number):
+    sink, parcel = ParquetSink(tmp_path / "lake"), parcel_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", fails(errno.EXDEV))
+        patch.setattr(shutil, "copyfile", fails(number))
+        with pytest.raises(Retry, match=os.strerror(number)):
+            sink.deliver(parcel)
+    assert everything(tmp_path / "lake") == []
+    assert pq.read_table(sink.deliver(parcel).location).num_rows == 3
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_trouble_that_stays_is_refused_with_the_path(tmp_path, monkeypatch, number):
+    monkeypatch.setattr(os, "link", fails(number))
+    with pytest.raises(Refused, match=rf"{os.strerror(number)}; correct that, or the option `path`"):
+        ParquetSink(tmp_path / "lake").deliver(parcel_of(tmp_path))
+
+
+def test_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "lake").write_text("mine")
+    with pytest.raises(Refused, match="lake: is not a folder"):
+        ParquetSink(tmp_path / "lake" / "raw").deliver(parcel_of(tmp_path))
+    with pytest.raises(OptionError, match=r"path: .*lake is not a folder"):
+        ParquetSink(tmp_path / "lake" / "raw").probe(READINGS.schema)
+    assert (tmp_path / "lake").read_text() == "mine"
+
+
+def test_folder_that_was_taken_away_is_made_again(tmp_path):
+    sink = ParquetSink(tmp_path / "lake")
+    sink.deliver(parcel_of(tmp_path))
+    shutil.rmtree(tmp_path / "lake")
+    sink.deliver(parcel_of(tmp_path, sequence=2))
+    assert everything(tmp_path / "lake") == ["0123abcd-0000-0000000002.parquet"]
+
+
+def test_probe_makes_nothing(tmp_path):
+    said = ParquetSink(tmp_path / "a" / "b").probe(READINGS.schema)
+    assert said == f"would write Parquet files (snappy, 3 columns) to {tmp_path / 'a' / 'b'}"
+    assert everything(tmp_path) == []
+
+
+def test_probe_refuses_a_folder_without_write_permission(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(Refused, match="may not write there; give it write permission"):
+        ParquetSink(tmp_path / "lake").probe(READINGS.schema)
