@@ -8,7 +8,7 @@ import pytest
 
 import lakeward.testing
 from lakeward import ROW, Retry
-from lakeward.options import build
+from lakeward.build import build
 from lakeward.testing import Crash, Crashed, End, Fail, ScriptedSource, SourceContract, TransformContract
 
 TEN = [{"heat": float(number), "note": None if number % 3 else "x"} for number in range(10)]
