@@ -61,7 +61,8 @@ class Document:
 def read_document(file: Path, environment: Mapping[str, str]) -> Document:
     """The document in a file. Raises ConfigError."""
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise _mistake(Place(str(file)), f"cannot be read: {error.strerror or error}") from error
     return parse(raw, str(file), environment)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lakeward.document import MAX_DEPTH, SecretReference, parse, read_document
+from lakeward.document import MAX_BYTES, MAX_DEPTH, SecretReference, parse, read_document
 from lakeward.errors import ConfigError, Place
 
 GOOD = b"""# readings of one node
@@ -117,6 +117,15 @@ def test_a_reference_without_quotes_in_braces_is_explained() -> None:
 
 
 # -- what a hostile or broken file may hold ----------------------------------------------------------------------------
+
+
+def test_a_large_file_is_refused_without_reading_it_all(tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    with file.open("wb") as opened:
+        opened.truncate(1 << 40)
+    with pytest.raises(ConfigError, match="larger than 256 KiB"):
+        read_document(file, {})
+    assert data(b"a: " + b"x" * (MAX_BYTES - 3))["a"].startswith("x")
 
 
 @pytest.mark.parametrize(
