@@ -6,6 +6,7 @@ refused. Plain scalars follow the YAML 1.2 core schema: `no` is text, `1e3` is a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,17 +19,12 @@ from lakeward.build import Step
 from lakeward.errors import ConfigError, Place, Problem
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_ALIASES = 256 * 1024, 20, 20_000, 50
-INT = re.compile(r"[-+]?[0-9]{1,18}")
+INT = re.compile(r"[-+]?[0-9]{1,4000}")  # Python refuses more digits
+BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-SPECIAL = {
-    "": None,
-    "~": None,
-    "null": None,
-    "true": True,
-    "false": False,
-    ".inf": float("inf"),
-    "-.inf": float("-inf"),
-    ".nan": float("nan"),
+WORDS = {"null": None, "true": True, "false": False, ".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
+SPECIAL = {"": None, "~": None, ".NaN": math.nan} | {
+    form: value for word, value in WORDS.items() for form in (word, word.title(), word.upper())
 }
 REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}")
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -192,12 +188,14 @@ class _Reader:
 
 def _plain(text: str) -> Any:
     """A plain scalar by the YAML 1.2 core schema."""
-    lowered = text.lower()
-    if lowered in SPECIAL and text in (lowered, lowered.capitalize(), lowered.upper()):
-        return SPECIAL[lowered]
+    if text in SPECIAL:
+        return SPECIAL[text]
     if INT.fullmatch(text):
         return int(text)
-    return float(text) if FLOAT.fullmatch(text) else text
+    if BASED.fullmatch(text):
+        return int(text, 0)
+    number = float(text) if FLOAT.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else text
 
 
 def dotted(path: Route) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -82,6 +83,30 @@ def test_what_only_looks_like_a_value_is_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["'~'", "'5'", '"1e3"', '"true"', "''", "|-\n  5", ">-\n  5"])
 def test_what_is_quoted_is_text(text: str) -> None:
     assert value(text) == text.strip("'\"|>-\n ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("017", 17), ("0o17", 15), ("0x1F", 31), ("-5", -5), ("+5", 5), ("9223372036854775808", 2**63), ("1e3", 1000.0),
+        (".5", 0.5), ("1.", 1.0), ("-2.5E-2", -0.025), (".inf", math.inf), ("-.Inf", -math.inf), ("+.INF", math.inf),
+        ("true", True), ("True", True), ("FALSE", False), ("~", None), ("null", None), ("Null", None), ("", None),
+    ],
+)  # fmt: skip
+def test_plain_scalars_follow_yaml_1_2(text: str, expected: object) -> None:
+    found = value(text)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize("text", [".nan", ".NaN", ".NAN"])
+def test_not_a_number_is_a_number(text: str) -> None:
+    assert math.isnan(value(text))
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "-" + "9" * 5000, "1e400", "-1e400", "9" * 400 + ".5"])
+def test_a_number_too_large_to_be_one_stays_text_instead_of_becoming_infinite(text: str) -> None:
+    assert value(text) == text
 
 
 # -- references --------------------------------------------------------------------------------------------------------
