@@ -26,7 +26,7 @@ WORDS = {"null": None, "true": True, "false": False, ".inf": math.inf, "+.inf": 
 SPECIAL = {"": None, "~": None, ".NaN": math.nan} | {
     form: value for word, value in WORDS.items() for form in (word, word.title(), word.upper())
 }
-REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}")
+REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}|\$\{")
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Route = tuple[Step, ...]
 
@@ -168,6 +168,8 @@ class _Reader:
             variable, default, scheme = match[1], match[2], match[3]
             if match[0] == "$${":
                 return "${"
+            if match[0] == "${":
+                raise ValueError("expected ${NAME}, ${NAME:-default} or ${scheme:ref}; write $${ for the text ${")
             if scheme:
                 raise ValueError(f"${{{scheme}:...}} is a secret and must be the whole value")
             found = self._environment.get(variable)

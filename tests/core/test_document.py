@@ -137,6 +137,13 @@ def test_a_secret_is_the_whole_value_or_a_mistake() -> None:
     assert only_mistake("url: https://${env:TOKEN}@host") == "p.yaml:1:6: url: ${env:...} is a secret and must be the whole value"
 
 
+@pytest.mark.parametrize("text", ["${DB:data/x.db}", "${DB", "${}", "${DB-x}", "${A:-${B}}", "${Env:X}", "x ${1}"])
+def test_a_misspelt_reference_is_not_taken_for_text(text: str) -> None:
+    message = only_mistake(f"key: '{text}'", DB="1", A="2")
+    assert message.startswith("p.yaml:1:6: key: ")
+    assert "$${" in message
+
+
 def test_a_reference_without_quotes_in_braces_is_explained() -> None:
     assert only_mistake("a: {b: ${DB}}").endswith("inside {...} a value with ${...} needs quotes")
 
