@@ -101,7 +101,7 @@ def _line(raw: bytes | str, number: int) -> str:
 
 
 def _count(text: str, name: str) -> None:
-    """Refuse bombs by their events, before anything recursive touches them."""
+    """Refuse bombs and tags by their events, before anything recursive touches them."""
     depth = aliases = 0
     for event in yaml.parse(text, Loader=Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -109,6 +109,8 @@ def _count(text: str, name: str) -> None:
         if depth > MAX_DEPTH or aliases > MAX_ALIASES:
             limit = f"nested deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
             raise _mistake(_at(name, event.start_mark), limit)
+        if getattr(event, "tag", None):
+            raise _mistake(_at(name, event.start_mark), "a tag (!) means nothing here; remove it, and quote what must be text")
 
 
 class _Reader:
@@ -157,7 +159,7 @@ class _Reader:
             return None
         if isinstance(text, SecretReference):
             return text
-        return _plain(text) if not node.style and not node.tag.startswith("!") else text
+        return text if node.style else _plain(text)
 
     def _expand(self, text: str) -> str | SecretReference:
         whole = REFERENCE.fullmatch(text)

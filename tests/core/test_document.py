@@ -206,6 +206,14 @@ def test_duplicate_keys_are_refused_each_at_its_place() -> None:
     ]
 
 
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/name:os.system", "!secret", "!!str", "!!set", "!!binary"])
+@pytest.mark.parametrize("content", ["['exit 1']", "{a: b}", "text"])
+def test_tags_construct_nothing(tag: str, content: str) -> None:
+    message = only_mistake(f"key: {tag} {content}")
+    assert message.startswith("p.yaml:1:6: ")
+    assert "tag" in message
+
+
 @pytest.mark.parametrize("text", ["? [a]\n: 1", "? {a: 1}\n: 1"])
 def test_a_key_is_text(text: str) -> None:
     assert only_mistake(text) == "p.yaml:1:3: a key must be text"
