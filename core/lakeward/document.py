@@ -70,7 +70,7 @@ def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Pl
         if len(raw) > MAX_BYTES:
             raise _mistake(Place(name), f"larger than {MAX_BYTES // 1024} KiB; a pipeline is a small file")
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
-        _count(text, name)
+        _check_events(text, name, fixed)
         root = yaml.compose(text, Loader=Loader)
         reader = _Reader(name, environment, fixed)
         data = reader.read(root, (), None) if root is not None else None
@@ -100,7 +100,7 @@ def _line(raw: bytes | str, number: int) -> str:
     return lines[number] if number < len(lines) else ""
 
 
-def _count(text: str, name: str) -> None:
+def _check_events(text: str, name: str, fixed: Place | None) -> None:
     """Refuse bombs and tags by their events, before anything recursive touches them."""
     depth = aliases = 0
     for event in yaml.parse(text, Loader=Loader):
@@ -108,9 +108,9 @@ def _count(text: str, name: str) -> None:
         aliases += isinstance(event, yaml.AliasEvent)
         if depth > MAX_DEPTH or aliases > MAX_ALIASES:
             limit = f"nested deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
-            raise _mistake(_at(name, event.start_mark), limit)
+            raise _mistake(fixed or _at(name, event.start_mark), limit)
         if getattr(event, "tag", None):
-            raise _mistake(_at(name, event.start_mark), "a tag (!) means nothing here; remove it, and quote what must be text")
+            raise _mistake(fixed or _at(name, event.start_mark), "a tag (!) means nothing here; remove it, and quote what is text")
 
 
 class _Reader:

@@ -282,6 +282,15 @@ def test_a_byte_order_mark_moves_nothing() -> None:
     assert parse(b"\xef\xbb\xbfname: x", "p.yaml", {}).place(("name",)) == Place("p.yaml", 1, 7)
 
 
+def test_an_overriding_text_has_one_place() -> None:
+    place = Place("--set a")
+    assert set(parse("{b: [1]}", "x", {}, fixed=place).places.values()) == {(place, place)}
+    for text in ("[1, {", "*x", "[" * 30, "!!str 5", "${MISSING}", "{a: 1, a: 2}"):
+        with pytest.raises(ConfigError) as caught:
+            parse(text, "x", {}, fixed=place)
+        assert [problem.place for problem in caught.value.problems] == [place]
+
+
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
