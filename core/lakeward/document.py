@@ -6,6 +6,7 @@ refused. Plain scalars follow the YAML 1.2 core schema: `no` is text, `1e3` is a
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,19 +19,14 @@ from lakeward.build import Step
 from lakeward.errors import ConfigError, Place, Problem
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_ALIASES = 256 * 1024, 20, 20_000, 50
-INT = re.compile(r"[-+]?[0-9]{1,18}")
+INT = re.compile(r"[-+]?[0-9]{1,4000}")  # Python refuses more digits
+BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-SPECIAL = {
-    "": None,
-    "~": None,
-    "null": None,
-    "true": True,
-    "false": False,
-    ".inf": float("inf"),
-    "-.inf": float("-inf"),
-    ".nan": float("nan"),
+WORDS = {"null": None, "true": True, "false": False, ".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
+SPECIAL = {"": None, "~": None, ".NaN": math.nan} | {
+    form: value for word, value in WORDS.items() for form in (word, word.title(), word.upper())
 }
-REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}")
+REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}|\$\{")
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Route = tuple[Step, ...]
 
@@ -61,7 +57,8 @@ class Document:
 def read_document(file: Path, environment: Mapping[str, str]) -> Document:
     """The document in a file. Raises ConfigError."""
     try:
-        raw = file.read_bytes()
+        with file.open("rb") as opened:
+            raw = opened.read(MAX_BYTES + 1)
     except OSError as error:
         raise _mistake(Place(str(file)), f"cannot be read: {error.strerror or error}") from error
     return parse(raw, str(file), environment)
@@ -73,7 +70,7 @@ def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Pl
         if len(raw) > MAX_BYTES:
             raise _mistake(Place(name), f"larger than {MAX_BYTES // 1024} KiB; a pipeline is a small file")
         text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
-        _count(text, name)
+        _check_events(text, name, fixed)
         root = yaml.compose(text, Loader=Loader)
         reader = _Reader(name, environment, fixed)
         data = reader.read(root, (), None) if root is not None else None
@@ -103,15 +100,17 @@ def _line(raw: bytes | str, number: int) -> str:
     return lines[number] if number < len(lines) else ""
 
 
-def _count(text: str, name: str) -> None:
-    """Refuse bombs by their events, before anything recursive touches them."""
+def _check_events(text: str, name: str, fixed: Place | None) -> None:
+    """Refuse bombs and tags by their events, before anything recursive touches them."""
     depth = aliases = 0
     for event in yaml.parse(text, Loader=Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         aliases += isinstance(event, yaml.AliasEvent)
         if depth > MAX_DEPTH or aliases > MAX_ALIASES:
             limit = f"nested deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
-            raise _mistake(_at(name, event.start_mark), limit)
+            raise _mistake(fixed or _at(name, event.start_mark), limit)
+        if getattr(event, "tag", None):
+            raise _mistake(fixed or _at(name, event.start_mark), "a tag (!) means nothing here; remove it, and quote what is text")
 
 
 class _Reader:
@@ -160,7 +159,7 @@ class _Reader:
             return None
         if isinstance(text, SecretReference):
             return text
-        return _plain(text) if not node.style and not node.tag.startswith("!") else text
+        return text if node.style else _plain(text)
 
     def _expand(self, text: str) -> str | SecretReference:
         whole = REFERENCE.fullmatch(text)
@@ -171,6 +170,8 @@ class _Reader:
             variable, default, scheme = match[1], match[2], match[3]
             if match[0] == "$${":
                 return "${"
+            if match[0] == "${":
+                raise ValueError("expected ${NAME}, ${NAME:-default} or ${scheme:ref}; write $${ for the text ${")
             if scheme:
                 raise ValueError(f"${{{scheme}:...}} is a secret and must be the whole value")
             found = self._environment.get(variable)
@@ -191,12 +192,14 @@ class _Reader:
 
 def _plain(text: str) -> Any:
     """A plain scalar by the YAML 1.2 core schema."""
-    lowered = text.lower()
-    if lowered in SPECIAL and text in (lowered, lowered.capitalize(), lowered.upper()):
-        return SPECIAL[lowered]
+    if text in SPECIAL:
+        return SPECIAL[text]
     if INT.fullmatch(text):
         return int(text)
-    return float(text) if FLOAT.fullmatch(text) else text
+    if BASED.fullmatch(text):
+        return int(text, 0)
+    number = float(text) if FLOAT.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else text
 
 
 def dotted(path: Route) -> str:
