@@ -28,13 +28,15 @@ class Sort:
 
     def apply(self, batch: pa.RecordBatch) -> Output:
         heat = batch["heat"]
-        hot, frost = (pc.fill_null(test, False) for test in (pc.greater(heat, 20.0), pc.less(heat, 0.0)))
+        hot, frost, deep = (pc.fill_null(test, False) for test in (pc.greater(heat, 20.0), pc.less(heat, 0.0), pc.less(heat, -5.0)))
         main = pc.and_not(pc.and_not(pc.is_valid(heat), hot), frost)
         return {
             "main": batch.filter(main),
             "hot": batch.filter(hot),
             "rejected": rejected(batch.filter(pc.is_null(heat)), "null", "no heat"),
-            "filtered": filtered(batch.filter(frost), "frost"),
+            "filtered": pa.concat_batches(
+                [filtered(batch.filter(deep), "deep frost"), filtered(batch.filter(pc.and_not(frost, deep)), "frost")]
+            ),
         }
 
 
