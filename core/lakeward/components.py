@@ -149,7 +149,7 @@ class Transform(Protocol):
     """True when each row in leaves exactly once: on a port, or `rejected`, or `filtered`. Checked on every batch."""
 
     def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch | Mapping[str, pa.RecordBatch]:
-        """The rows of each port; a plain RecordBatch means `main`, a port left out means no rows.
+        """The rows of each port; a plain RecordBatch means `main`, a port left out means no rows (not of an empty batch).
 
         Two more ports are reserved and always there: `rejected` for rows that cannot be taken (made by `rejected()`, they
         become dead letters) and `filtered` for rows removed on purpose (made by `filtered()`, counted by rule).
