@@ -21,7 +21,7 @@ from lakeward.plugins import Plugins
 from lakeward.reconcile import Fates, fates
 from lakeward.secrets import redact
 from lakeward.spool import Spool
-from lakeward.state import DeadLetter, Recording, Share, State, sync_directory
+from lakeward.state import DeadLetter, Recording, Share, State
 
 log = logging.getLogger("lakeward.run")
 GRACE = 8.0  # seconds to finish what is in hand after SIGTERM; container runtimes kill after 10
@@ -56,7 +56,7 @@ class Run:
                 self._prepare()
                 self._read_until_done()
                 self._drain()
-        except LakewardError as expected:
+        except (LakewardError, OSError) as expected:  # a full disk, say: the rows are still in the source
             error = redact(str(expected))
         except Exception as unexpected:
             error = redact(f"{type(unexpected).__name__}: {unexpected}")
@@ -216,7 +216,7 @@ class Run:
             file_name, size, digest = written[key]
             shares.append(Share(self._sink_name(name), file_name, rows.num_rows, size, digest))
         if written:
-            sync_directory(self._spool.folder)
+            self._spool.sync()
         return shares
 
     # -- names and news ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from attrs import frozen
 
 from lakeward.components import ROW, Encoding
+from lakeward.durable import sync
 
 
 @frozen
@@ -31,7 +32,7 @@ class Spool:
         folder.mkdir(exist_ok=True)
 
     def write(self, name: str, rows: pa.RecordBatch, encoding: Encoding) -> SpoolFile:
-        """SPOOL: encode, write, sync, rename. The caller syncs the folder once for all files of a batch."""
+        """SPOOL: encode, write, sync, rename. `sync` follows once for all files of a batch."""
         content = encode(rows, encoding)
         digest = hashlib.sha256(content).hexdigest()
         temporary = self.folder / f"{name}.tmp"
@@ -41,6 +42,10 @@ class Spool:
             os.fsync(file.fileno())
         temporary.rename(self.folder / f"{name}.parquet")
         return SpoolFile(f"{name}.parquet", content.size, digest)
+
+    def sync(self) -> None:
+        """Make the names of the files durable."""
+        sync(self.folder)
 
     def drop(self, name: str) -> None:
         """Forget a file that nobody needs. After a crash in between, `clean` does it."""

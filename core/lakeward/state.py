@@ -21,6 +21,7 @@ from typing import IO, Any
 from attrs import frozen
 
 from lakeward.components import Parcel, Position, Receipt, Token
+from lakeward.durable import make_folder
 from lakeward.errors import LakewardError, StateInUse
 
 SCHEMA_VERSION = 1
@@ -115,8 +116,14 @@ class State:
     @contextmanager
     def hold(cls, directory: Path) -> Iterator[State]:
         """The state in a directory, made if needed, for this process alone. Raises StateInUse or UnusableState."""
-        _make_durable(directory)
-        with (directory / "lock").open("a+") as lock:
+        try:
+            make_folder(directory.absolute())
+            lock = (directory / "lock").open("a+")
+        except OSError as error:
+            raise UnusableState(
+                f"{directory}: {error.strerror}; choose another --state-dir, or give this user the right to write there"
+            ) from error
+        with lock:
             _take(lock, directory)
             connection = _connect(directory / "state.db", writable=True)
             try:
@@ -267,23 +274,6 @@ class State:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _make_durable(directory: Path) -> None:
-    """The directory, with the names of it and of its new parents synced."""
-    missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    for folder in missing:
-        sync_directory(folder.parent)
-
-
-def sync_directory(folder: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _take(lock: IO[str], directory: Path) -> None:
