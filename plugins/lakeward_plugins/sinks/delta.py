@@ -45,6 +45,7 @@ ATTEMPTS = 5  # commits lost to other writers in a row before the kernel's backo
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")  # in column names, by the Delta protocol when there is no column mapping
 LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}  # waiting does not heal these
 LOG = "_delta_log"
+NEW = {"delta.checkpointInterval": "10"}  # as Spark does; with the 100 of delta-rs a commit takes twice as long
 OS_ERROR = re.compile(r"os error (\d+)")
 COMPRESSIONS: dict[str, Any] = {"snappy": "SNAPPY", "zstd": "ZSTD", "gzip": "GZIP", "none": "UNCOMPRESSED"}
 WIDER = {"byte": ("short", "integer", "long"), "short": ("integer", "long"), "integer": ("long",), "float": ("double",)}
@@ -136,13 +137,14 @@ class DeltaSink:
         batches = parcel.batches()
         first = next(batches)
         schema = _fitting(first.schema, table, self.path)
-        misfits: list[Rejected] = []
+        misfits: list[Rejected | Refused] = []
         _make(self.path.absolute() / LOG)  # what a killed first delivery leaves is then known to be ours
         try:
             write_deltalake(
                 table or self.path,
                 pa.RecordBatchReader.from_batches(schema, _fitted(chain([first], batches), schema, misfits)),
                 mode="append" if table else "error",
+                configuration=None if table else NEW,
                 # a new table's commit has nothing to be checked against: if it were tried again as version 1, the rows would be there twice
                 commit_properties=CommitProperties(app_transactions=[note], max_commit_retries=None if table else 0),
                 writer_properties=WriterProperties(compression=COMPRESSIONS[self.compression]),
@@ -243,7 +245,7 @@ def _nearest_nested(kind: Any, name: str) -> pa.DataType:
 # -- from the rows as they are spooled to the rows as they are stored --------------------------------------------------
 
 
-def _fitted(batches: Iterable[pa.RecordBatch], schema: pa.Schema, misfits: list[Rejected]) -> Iterator[pa.RecordBatch]:
+def _fitted(batches: Iterable[pa.RecordBatch], schema: pa.Schema, misfits: list[Rejected | Refused]) -> Iterator[pa.RecordBatch]:
     """The rows in the types of the table. What goes wrong is told in `misfits`, as delta-rs makes text of any exception."""
     done = 0
     for batch in batches:
@@ -254,6 +256,9 @@ def _fitted(batches: Iterable[pa.RecordBatch], schema: pa.Schema, misfits: list[
             except pa.ArrowInvalid as error:
                 rows = [done + row for row in _misfits(column, field.type)]
                 misfits.append(Rejected(f"column {field.name!r} does not fit into {field.type}: {_short(error)}", rows))
+                raise
+            except pa.ArrowNotImplementedError:
+                misfits.append(Refused(f"column {field.name!r}: {column.type} cannot be stored as {field.type}; cast it with schematize"))
                 raise
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
         done += batch.num_rows
