@@ -1,0 +1,211 @@
+"""The commands as a user types them, on a real database."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+YAML = """
+name: demo
+source: {use: sqlite, path: sensor.db}
+transforms:
+  checked: {use: physics_validation, profile: none, rules: [{id: hot, kind: range, field: temperature, fail: [0, 50]}]}
+sinks:
+  raw: {use: parquet, from: source, path: lake/raw}
+  cool: {use: parquet, from: checked.valid, path: lake/cool}
+batch: {rows: 100, wait: 50ms}
+"""
+Lakeward = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "demo.yaml").write_text(YAML)
+    database = sqlite3.connect(tmp_path / "sensor.db")
+    database.execute("CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, temperature REAL)")
+    rows = [(f"2026-01-01T00:00:{n % 60:02d}Z", float(n % 100)) for n in range(1000)]
+    database.executemany("INSERT INTO readings (timestamp, temperature) VALUES (?, ?)", rows)
+    database.commit()
+    database.close()
+    return tmp_path
+
+
+@pytest.fixture
+def lakeward(folder: Path) -> Lakeward:
+    def run(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        ran = subprocess.run(
+            [sys.executable, "-m", "lakeward", *arguments],
+            cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert ran.returncode == code, (ran.stdout, ran.stderr)
+        assert "Traceback" not in ran.stderr
+        return ran
+
+    return run
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lakeward", "run", "demo.yaml", *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(condition: Callable[[], Any], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_run_once_says_where_every_row_went(lakeward: Lakeward) -> None:
+    result = json.loads(lakeward("run", "demo.yaml", "--once", "--json").stdout)
+    assert result["run"]["status"] == "done"
+    assert result["rows"] == {"read": 1000, "delivered": 1000, "filtered": 0, "dead": 0}
+    assert result["reconciled"] is True
+    assert result["filtered"] == {"checked.anomalies: nothing takes it": 490}
+    assert {name: sink["delivered"] for name, sink in result["sinks"].items()} == {"raw": 1000, "cool": 510}
+
+
+def test_a_second_run_once_writes_nothing_and_is_quick(lakeward: Lakeward, folder: Path) -> None:
+    lakeward("run", "demo.yaml", "--once")
+    before = {path: path.stat().st_mtime_ns for path in (folder / "lake").rglob("*")}
+    began = time.monotonic()
+    result = json.loads(lakeward("run", "demo.yaml", "--once", "--json").stdout)
+    assert time.monotonic() - began < 3  # a second on a machine that does nothing else; see bench/RESULTS.md
+    assert result["run"]["read"] == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "lake").rglob("*")} == before
+
+
+def test_status_before_during_and_after_a_run(lakeward: Lakeward, folder: Path) -> None:
+    assert "has not run yet" in lakeward("status", "demo.yaml").stdout
+    running = start(folder)
+    try:
+        until(lambda: json.loads(lakeward("status", "demo.yaml", "--json").stdout).get("rows", {}).get("read") == 1000)
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=20)
+    assert running.returncode == 143
+    assert "1,000 rows read = 1,000 delivered + 0 filtered + 0 dead letters" in lakeward("status").stdout
+
+
+def test_a_second_instance_is_sent_away_with_3(lakeward: Lakeward, folder: Path) -> None:
+    running = start(folder)
+    try:
+        until((folder / ".lakeward" / "demo" / "state.db").exists)
+        time.sleep(0.2)
+        ran = lakeward("run", "demo.yaml", "--once", code=3)
+        assert f"process {running.pid}" in ran.stderr
+    finally:
+        running.kill()
+        running.communicate(timeout=20)
+
+
+def test_sigterm_ends_within_eight_seconds_with_143_and_loses_nothing(lakeward: Lakeward, folder: Path) -> None:
+    running = start(folder)
+    until((folder / "lake" / "raw").exists)
+    began = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=20)
+    assert (running.returncode, time.monotonic() - began < 8) == (143, True)
+    result = json.loads(lakeward("run", "demo.yaml", "--once", "--json").stdout)
+    assert (result["rows"]["read"], result["sinks"]["raw"]["delivered"]) == (1000, 1000)
+
+
+def test_dry_run_tells_and_leaves_nothing(lakeward: Lakeward, folder: Path) -> None:
+    ran = lakeward("run", "demo.yaml", "--once", "--dry-run")
+    assert "100 rows read = 100 to deliver + 0 filtered + 0 dead letters" in ran.stdout
+    assert not (folder / "lake").exists()
+    assert not (folder / ".lakeward").exists()
+
+
+def test_explain_shows_the_graph_the_query_and_the_columns(lakeward: Lakeward) -> None:
+    words = lakeward("explain", "demo.yaml").stdout
+    assert "checked (physics_validation) takes source.main" in words
+    assert "SELECT" in words
+    found = json.loads(lakeward("explain", "demo.yaml", "--json").stdout)
+    assert found["source"]["columns"] == {"_row": "int64", "id": "int64", "timestamp": "string", "temperature": "double"}
+    assert list(found["transforms"]["checked"]["ports"]["valid"])[:4] == ["_row", "id", "timestamp", "temperature"]
+
+
+def test_values_come_from_the_command_line_before_the_environment_before_the_file(lakeward: Lakeward) -> None:
+    def rows_read(*arguments: str, **environment: str) -> int:
+        ran = lakeward("run", "demo.yaml", "--once", "--dry-run", "--json", *arguments, **environment)
+        return int(json.loads(ran.stdout)["read"])
+
+    assert rows_read() == 100
+    assert rows_read(LAKEWARD__batch__rows="70") == 70
+    assert rows_read("--set", "batch.rows=30", LAKEWARD__batch__rows="70") == 30
+
+
+def test_json_logs_are_one_object_a_line(lakeward: Lakeward) -> None:
+    lines = [json.loads(line) for line in lakeward("run", "demo.yaml", "--once", "--log-format", "json").stderr.splitlines()]
+    events = [line.get("event") for line in lines]
+    assert events.count("batch_recorded") == 10
+    assert (events[0], events[-1]) == ("run_started", "run_finished")
+
+
+def test_named_graphs_share_the_source_and_its_checkpoint(lakeward: Lakeward, folder: Path) -> None:
+    (folder / "demo.yaml").write_text(
+        "name: demo\nsource: {use: sqlite, path: sensor.db}\nselect: raw\npipelines:\n"
+        "  raw: {sinks: {out: {use: parquet, path: lake/raw}}}\n"
+        "  warm:\n    transforms: {warm: {use: filter, where: {temperature: {'>': 50}}}}\n    sinks: {out: {use: parquet, path: lake/warm}}\n"
+    )
+    lakeward("run", "demo.yaml", "--once")
+    database = sqlite3.connect(folder / "sensor.db")
+    database.execute("INSERT INTO readings (timestamp, temperature) VALUES ('2026-01-01', 10), ('2026-01-01', 60)")
+    database.commit()
+    database.close()
+    result = json.loads(lakeward("run", "demo.yaml", "--once", "--select", "warm", "--json").stdout)
+    assert result["run"] | {"id": "", "seconds": 0} == {
+        "id": "", "status": "done", "seconds": 0, "error": "", "read": 2, "filtered": 1, "dead": 0, "delivered": {"warm.out": 1},
+    }  # fmt: skip
+
+
+def test_plugins_are_listed_and_shown(lakeward: Lakeward) -> None:
+    listed = json.loads(lakeward("plugins", "list", "--json").stdout)
+    assert {"sqlite", "parquet", "delta", "console", "gps_fuzz", "window", "emergency", "schematize", "filter"} <= {one["name"] for one in listed}
+    assert "radius_meters" in lakeward("plugins", "show", "gps_fuzz").stdout
+    assert "did you mean" in lakeward("plugins", "show", "gps_fuz", code=1).stderr or "gps_fuzz" in lakeward("plugins", "show", "x", code=1).stderr
+
+
+@pytest.mark.parametrize("command", ["run", "check", "explain", "status", "history", "plugins list", "plugins show", "sensor run", "completion"])
+def test_every_command_has_help_with_examples(lakeward: Lakeward, command: str) -> None:
+    words = lakeward(*command.split(), "--help").stdout
+    assert f"Usage: python -m lakeward {command}" in words
+    assert f"  lakeward {command.split()[0]} " in words
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(lakeward: Lakeward, shell: str) -> None:
+    assert "_LAKEWARD_COMPLETE" in lakeward("completion", shell).stdout
+
+
+def test_help_starts_in_a_blink_and_without_pyarrow(lakeward: Lakeward, folder: Path) -> None:
+    command = (
+        "import sys; from lakeward.cli import main; sys.argv = ['lakeward', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'pyarrow', 'numpy', 'cattrs', 'yaml', 'adbc_driver_manager', 'deltalake'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, timeout=60)
+    times = []
+    for _ in range(7):
+        began = time.perf_counter()
+        lakeward("--help")
+        times.append(time.perf_counter() - began)
+    bare = min(_timed([sys.executable, "-c", "pass"]) for _ in range(5))
+    assert min(times) - bare < 0.15, times  # the time of lakeward, without that of the interpreter; the best run, as others share the machine
+
+
+def _timed(command: list[str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, check=True)
+    return time.perf_counter() - began
