@@ -1,0 +1,173 @@
+"""One batch of a SQLite table with exact types: read in one go, checked, and sorted out value by value only when something is off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from attrs import frozen
+
+from lakeward import ROW, Refused, rejected
+from lakeward_plugins.sources.sqlite_connection import Query
+from lakeward_plugins.sources.sqlite_table import ARROW, Column, Table
+
+MOST_KEYS = 10_000  # in one statement, whose text SQLite limits to 1 MB
+SHOWN = 40  # characters of a bad value in a message
+
+
+@frozen(eq=False)
+class Taken:
+    """What one transaction gave: `count` rows up to the key `last`, good and rejected ones together."""
+
+    rows: pa.RecordBatch
+    rejected: pa.RecordBatch | None
+    count: int
+    last: int
+
+
+class TooLongError(Exception):
+    """The texts of one column are longer together than an Arrow array can hold (2 GiB): ask for fewer rows."""
+
+
+def take(query: Query, table: Table, after: int | None, limit: int) -> Taken | None:
+    """At most `limit` rows after the key `after`, or None when there are none."""
+    where = table.after(after)
+    rows, odd = _typed(table, query(table.select(where, limit), limit + 1)), []
+    if rows is None:
+        where += f" AND {table.key_ref} <= {_last_key(query, table, where, limit)}"
+        rows = _typed(table, query(table.select(f"{where} AND {table.fits}", limit), limit + 1))
+        odd = [_contents(query, table, f"{where} AND NOT ({table.fits})", limit)]
+    if rows is None:
+        raise Refused(f"table {table.name!r}: SQLite and its driver do not agree on the types of values; please report it")
+    count = rows.num_rows + sum(part.num_rows for part in odd)
+    if not count:
+        return None
+    last = max(part.column(0)[-1].as_py() for part in (rows, *odd) if part.num_rows)
+    bad = rows.column(ROW).take(pa.array(_not_utf8(rows), pa.int64()))
+    if len(bad):
+        rows = rows.filter(pc.invert(pc.is_in(rows.column(ROW), bad)))
+        odd += [_contents(query, table, f"{table.key_ref} IN ({keys})", MOST_KEYS) for keys in _lists(bad)]
+    return Taken(rows, _rejected(table, odd), count, last)
+
+
+def _typed(table: Table, read: pa.Table) -> pa.RecordBatch | None:
+    """The rows with the table's schema, or None when a value has another type than its column."""
+    expected = [pa.int64(), *(ARROW[column.kind] for column in table.besides_key)]
+    flag = [pa.int64()] if table.hidden else []
+    if read.schema.types != expected + flag or (flag and pc.max(read.column(-1)).as_py()):
+        return None
+    keys, *others = _checked(table, read).columns
+    named = {column.name: values for column, values in zip(table.besides_key, others, strict=False)}
+    return pa.RecordBatch.from_arrays([keys, *(named.get(column.name, keys) for column in table.columns)], schema=table.schema)
+
+
+def _checked(table: Table, read: pa.Table) -> pa.RecordBatch:
+    """The rows without the made-up one, when their keys ascend."""
+    batch = read.to_batches()[0].slice(1)
+    keys = batch.column(0)
+    if keys.null_count or not pc.all(pc.less(keys.slice(0, max(len(keys) - 1, 0)), keys.slice(1)), min_count=0).as_py():
+        raise Refused(f"table {table.name!r}: its row ids do not ascend, so the database is corrupt; see PRAGMA integrity_check")
+    for column in batch.columns:
+        if column.type == pa.binary():
+            _must_fit(column)
+    return batch
+
+
+def _must_fit(column: pa.Array[Any]) -> None:
+    try:
+        column.view(pa.binary()).validate(full=True)
+    except pa.ArrowInvalid as error:  # the 32-bit offsets of the driver have overflown
+        raise TooLongError from error
+
+
+def _last_key(query: Query, table: Table, where: str, limit: int) -> int:
+    return int(query(table.extent(where, limit), 1).column(0)[0].as_py())
+
+
+# -- rows that are rejected --------------------------------------------------------------------------------------------
+
+
+def _not_utf8(rows: pa.RecordBatch) -> list[int]:
+    """The rows with a text that is not UTF-8, which SQLite does not check and readers of Parquet refuse."""
+    texts = [column for column in rows.columns if column.type == pa.string()]
+    return sorted({index for column in texts for index in _invalid(column, 0)})
+
+
+def _invalid(column: pa.Array[Any], offset: int) -> Iterator[int]:
+    """By halves, because one answer covers a whole array."""
+    if _valid(column):
+        return
+    half = len(column) // 2
+    if not half:
+        yield offset
+        return
+    yield from _invalid(column.slice(0, half), offset)
+    yield from _invalid(column.slice(half), offset + half)
+
+
+def _valid(column: pa.Array[Any]) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        _must_fit(column)
+        return False
+    return True
+
+
+def _lists(keys: pa.Array[Any]) -> Iterator[str]:
+    for start in range(0, len(keys), MOST_KEYS):
+        yield ", ".join(map(str, keys.slice(start, MOST_KEYS).to_pylist()))
+
+
+def _contents(query: Query, table: Table, where: str, limit: int) -> pa.RecordBatch:
+    contents = _checked(table, query(table.contents(where), limit + 1))
+    for column in contents.columns[1:]:
+        _must_fit(column)
+    return contents
+
+
+def _rejected(table: Table, odd: Sequence[pa.RecordBatch]) -> pa.RecordBatch | None:
+    """These rows with all their content as text. They are few, so Python goes over them value by value."""
+    parts = [part for part in odd if part.num_rows]
+    if not parts:
+        return None
+    read = pa.Table.from_batches(parts).combine_chunks()
+    keys = read.column(0).combine_chunks()
+    payload = {table.key: keys.cast(pa.string())}
+    faults: list[list[str]] = [[] for _ in range(len(keys))]
+    mistyped = [False] * len(keys)
+    for column, raw, wrong in zip(table.besides_key, read.columns[1::2], read.columns[2::2], strict=True):
+        texts: list[str | None] = []
+        for row, (value, kind) in enumerate(zip(raw.combine_chunks().view(pa.binary()).to_pylist(), wrong.to_pylist(), strict=True)):
+            text, utf8 = _text(value)
+            texts.append(text)
+            if kind or not utf8:
+                faults[row].append(_fault(column, kind, text, utf8))
+            mistyped[row] |= bool(kind)
+        payload[column.name] = pa.array(texts, pa.string())
+    rows = pa.RecordBatch.from_pydict({ROW: keys, **{column.name: payload[column.name] for column in table.columns}})
+    details = pa.array(["; ".join(words) for words in faults], pa.string())
+    masks = {"type": pa.array(mistyped), "utf8": pc.invert(pa.array(mistyped))}
+    marked = [rejected(rows.filter(mask), reason, details.filter(mask)) for reason, mask in masks.items()]
+    return pa.Table.from_batches(marked).combine_chunks().to_batches()[0]
+
+
+def _text(value: bytes | None) -> tuple[str | None, bool]:
+    """The value and True, or in hex and False where it is not UTF-8."""
+    if value is None:
+        return None, True
+    try:
+        return value.decode(), True
+    except UnicodeDecodeError:
+        return value.hex(), False
+
+
+def _fault(column: Column, kind: str, text: str | None, utf8: bool) -> str:
+    shown = text or ""
+    shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
+    if not utf8:
+        return f"column {column.name!r} holds text that is not UTF-8, in hex {shown}"
+    shown = repr(shown) if kind == "text" else shown
+    return f"column {column.name!r} (declared {column.declared or 'without a type'}, read as {column.kind}) holds {kind} {shown}"

@@ -1,0 +1,298 @@
+"""What a SQLite table is to lakeward: its key, its columns, and the SQL that reads them with exact types.
+
+SQLite types values, not columns. The declared type says what to expect, by the rules of https://sqlite.org/datatype3.html,
+and whatever else is in a column is found out per value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal
+
+import pyarrow as pa
+from attrs import field, frozen
+
+from lakeward import ROW, OptionError
+from lakeward_plugins.sources.sqlite_connection import Query
+
+Kind = Literal["int", "float", "text", "binary"]
+ARROW: Mapping[Kind, pa.DataType] = {"int": pa.int64(), "float": pa.float64(), "text": pa.string(), "binary": pa.binary()}
+SAMPLES: Mapping[Kind, str] = {"int": "0", "float": "0.5", "text": "''", "binary": "x''"}
+CATALOG = r"""
+SELECT l.name AS "table", l.type AS kind, l.wr AS without_rowid, c.name, c.type AS declared, c.pk, c.hidden,
+       EXISTS (SELECT 1 FROM pragma_index_list(l.name) WHERE origin = 'pk') AS key_index
+FROM pragma_table_list AS l JOIN pragma_table_xinfo(l.name) AS c
+WHERE l.schema = 'main' AND l.name NOT LIKE 'sqlite\_%' ESCAPE '\' AND l.type <> 'shadow' AND ({0} IS NULL OR l.name = {0})
+ORDER BY l.name, c.cid"""
+
+BEST_TIMES = ("timestamp", "ts", "datetime", "time", "date")
+TIME_WORDS = {"timestamp", "ts", "datetime", "time", "date"}
+TIME_NAMES = re.compile(r"(recorded|measured|observed|sampled|received|logged|read)_at")
+BOOKKEEPING = re.compile(
+    r"(created|updated|modified|inserted)(_at|_on|_time|_date|_ts)?|.*zone.*"
+)  # when a row was made is not when it was measured
+
+
+@frozen
+class Column:
+    """One column: how to select its values exactly, and how to tell a value that has another type."""
+
+    name: str
+    declared: str
+    kind: Kind
+    natural: bool
+    """Its affinity is that of `kind`: SQLite itself has converted what could be converted without loss."""
+
+    @property
+    def ref(self) -> str:
+        """With the table's name before it, because a misspelt "name" alone is a string to SQLite."""
+        return f"t.{quoted(self.name)}"
+
+    @property
+    def value(self) -> str:
+        """SQL for the value, turned without loss into `kind` where that is possible."""
+        if self.kind == "text" and not self.natural:
+            return f"CASE typeof({self.ref}) {EXACT_NUMBERS.format(self.ref)} ELSE {self.ref} END"
+        if self.kind == "int" and not self.natural:
+            return f"CASE WHEN typeof({self.ref}) = 'real' AND {self.fits} THEN CAST({self.ref} AS INTEGER) ELSE {self.ref} END"
+        return self.ref
+
+    @property
+    def fits(self) -> str:
+        """SQL that is true when the value is NULL or exactly of `kind`; never NULL itself."""
+        of = f"typeof({self.ref})"
+        if self.kind == "text" and not self.natural:
+            return f"{of} <> 'blob'"
+        if self.kind == "int" and not self.natural:
+            return f"({of} IN ('integer', 'null') OR {of} = 'real' AND {self.ref} = CAST({self.ref} AS INTEGER))"
+        if self.kind == "float" and not self.natural:  # an integer beyond 2^53 may have no float
+            return f"({of} IN ('real', 'null') OR {of} = 'integer' AND {self.ref} = CAST({self.ref} AS REAL))"
+        return f"{of} IN ('{STORED[self.kind]}', 'null')"
+
+    @property
+    def shows(self) -> bool:
+        """True when a value that does not fit changes the type that the driver infers for the column."""
+        return self.kind in ("int", "text") or (self.kind == "float" and self.natural)
+
+
+STORED: Mapping[Kind, str] = {"int": "integer", "float": "real", "text": "text", "binary": "blob"}
+EXACT_NUMBERS = "WHEN 'integer' THEN CAST({0} AS TEXT) WHEN 'real' THEN printf('%!.17g', {0})"
+
+
+@frozen
+class Table:
+    """A table that can be read: `columns` are those that were asked for, in that order."""
+
+    name: str
+    key: str
+    timestamp: str | None = field(eq=False)  # only reported, so another one changes nothing
+    columns: tuple[Column, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The row key, then the columns."""
+        return pa.schema([pa.field(ROW, pa.int64()), *(pa.field(column.name, ARROW[column.kind]) for column in self.columns)])
+
+    @property
+    def besides_key(self) -> list[Column]:
+        """The columns that must be selected: the key comes first anyway."""
+        return [column for column in self.columns if column.name != self.key]
+
+    @property
+    def key_ref(self) -> str:
+        """The key in SQL."""
+        return f"t.{quoted(self.key)}"
+
+    @property
+    def source(self) -> str:
+        """The table in SQL."""
+        return f"{quoted(self.name)} AS t"
+
+    @property
+    def fits(self) -> str:
+        """SQL that is true for a row whose values all have the expected types."""
+        return " AND ".join([column.fits for column in self.besides_key] or ["1"])
+
+    def after(self, last: int | str | None) -> str:
+        """The condition for rows that follow the key `last`; None is the start."""
+        return "1" if last is None else f"{self.key_ref} > {last}"
+
+    @property
+    def hidden(self) -> str:
+        """SQL that is 1 for a row with a value that does not fit and would not show; empty when each of them would show."""
+        return " OR ".join(f"NOT {column.fits}" for column in self.besides_key if not column.shows)
+
+    def select(self, where: str, limit: int | str) -> str:
+        """Rows by ascending key, after one made-up row that has a value of the right type in each column.
+
+        That row is why the inferred types are right even when all values are NULL. Its own NULL key sorts first. The last column
+        is `hidden`, if there is any.
+        """
+        flag, no_flag = ([self.hidden], ["0"]) if self.hidden else ([], [])
+        samples = [f"{SAMPLES[column.kind]} AS {quoted(column.name)}" for column in self.besides_key]
+        return (
+            f"SELECT {', '.join([f'NULL AS {ROW}', *samples, *no_flag])}\n"
+            f"UNION ALL\n"
+            f"SELECT {', '.join([self.key_ref, *(column.value for column in self.besides_key), *flag])}\n"
+            f"FROM {self.source} WHERE {where}\n"
+            f"ORDER BY 1 LIMIT {limit} + 1"
+        )
+
+    def extent(self, where: str, limit: int) -> str:
+        """The last key of the rows that `select` would give, and how many they are."""
+        keys = f"SELECT {self.key_ref} AS k FROM {self.source} WHERE {where} ORDER BY 1 LIMIT {limit}"
+        return f"SELECT max(k) AS last, count(*) AS rows FROM ({keys})"
+
+    def contents(self, where: str) -> str:
+        """All that is in these rows as text, blobs in hex, and beside each column the type of a value that does not fit."""
+        samples, values = [f"NULL AS {ROW}"], [self.key_ref]
+        for column in self.besides_key:
+            samples += ["''", "''"]
+            exact = EXACT_NUMBERS.format(column.ref)
+            values.append(f"CASE typeof({column.ref}) WHEN 'blob' THEN lower(hex({column.ref})) {exact} ELSE {column.ref} END")
+            values.append(f"CASE WHEN {column.fits} THEN '' ELSE typeof({column.ref}) END")
+        return f"SELECT {', '.join(samples)} UNION ALL SELECT {', '.join(values)} FROM {self.source} WHERE {where} ORDER BY 1"
+
+
+def quoted(name: str) -> str:
+    """The name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+# -- finding out -------------------------------------------------------------------------------------------------------
+
+Entry = Mapping[str, str | int]
+"""One column as SQLite tells it."""
+Catalog = Mapping[str, list[Entry]]
+
+
+def read_catalog(query: Query, name: str | None = None) -> Catalog:
+    """All tables and views with their columns, or one of them."""
+    tables: dict[str, list[Entry]] = {}
+    literal = "NULL" if name is None else "'" + name.replace("'", "''") + "'"
+    for entry in query(CATALOG.format(literal), 10_000).to_pylist():
+        tables.setdefault(entry["table"], []).append(entry)
+    return tables
+
+
+def find_table(
+    catalog: Catalog, name: str | None, timestamp: str | None, columns: Sequence[str] | None, types: Mapping[str, Kind]
+) -> Table:
+    """The table that the options mean. Raises `OptionError` when there is none, or more than one."""
+    name = _only_candidate(catalog, timestamp) if name is None else name
+    _known("table", name, list(catalog), "table")
+    entries = catalog[name]
+    obstacle = _obstacle(name, entries)
+    if obstacle:
+        raise OptionError("table", obstacle)
+    names = [str(entry["name"]) for entry in entries if entry["hidden"] != 1]
+    for option, given in [("timestamp", timestamp), *((f"columns[{i}]", column) for i, column in enumerate(columns or ()))]:
+        if given is not None:
+            _known(option, given, names, "column")
+    for column in types:
+        _known(f"types.{column}", column, names, "column")
+    key = _key(entries)
+    chosen = names if columns is None else columns
+    _unambiguous(chosen, key, types)
+    declared = {str(entry["name"]): _declared(entry) for entry in entries}
+    return Table(
+        name,
+        key,
+        timestamp or next(iter(_times(entries)), None),
+        tuple(_column(column, declared[column], types.get(column)) for column in chosen),
+    )
+
+
+def _known(option: str, name: str, names: Sequence[str], what: str) -> None:
+    if name not in names:
+        close = get_close_matches(name, names, 1, 0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"{what}s are {', '.join(names)}" if names else f"there is no {what} at all"
+        raise OptionError(option, f"no {what} {name!r}; {hint}")
+
+
+def _unambiguous(chosen: Sequence[str], key: str, types: Mapping[str, Kind]) -> None:
+    twice = next((name for index, name in enumerate(chosen) if name in chosen[:index]), None)
+    if twice is not None:
+        raise OptionError("columns", f"{twice!r} is there twice")
+    if ROW in chosen:
+        raise OptionError("columns", f"the table has a column {ROW!r}, a name kept for row keys; choose the other columns with `columns`")
+    if types.get(key, "int") != "int":
+        raise OptionError(f"types.{key}", f"{key!r} is the INTEGER PRIMARY KEY and stays an integer")
+
+
+def _only_candidate(catalog: Catalog, timestamp: str | None) -> str:
+    """A sensor's table has a row id and a time; if one table alone has both, nobody needs to name it."""
+    if not catalog:
+        raise OptionError("path", "the database has no tables (yet)")
+    able = [name for name, entries in catalog.items() if not _obstacle(name, entries)]
+    named = [name for name in able if timestamp is None or any(entry["name"] == timestamp for entry in catalog[name])]
+    found = [name for name in named if timestamp is not None or any(_times(catalog[name]))]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OptionError("table", f"more than one table could be meant: {', '.join(found)}; name one with `table`")
+    wanted = f"a column {timestamp!r}" if timestamp else "a time column"
+    reasons = [f"{name!r} has no {wanted.removeprefix('a ')}" if name in able else _obstacle(name, catalog[name]) for name in catalog]
+    raise OptionError("table", f"no table has both an INTEGER PRIMARY KEY and {wanted}: {'; '.join(reasons)}. Name one with `table`")
+
+
+def _obstacle(name: str, entries: Sequence[Entry]) -> str:
+    """Why the table cannot be read row after row, or nothing."""
+    kind, key = entries[0]["kind"], [entry for entry in entries if entry["pk"]]
+    if kind == "view":
+        return f"{name!r} is a view, whose rows have no ids; name the table behind it"
+    if kind != "table":
+        return f"{name!r} is a virtual table, whose row ids mean nothing later"
+    remedy = "the row id must be a column `id INTEGER PRIMARY KEY AUTOINCREMENT`"
+    if entries[0]["without_rowid"]:
+        return f"{name!r} is a WITHOUT ROWID table; {remedy}"
+    if not key:
+        return f"{name!r} has no INTEGER PRIMARY KEY, and other row ids change in a VACUUM; {remedy}"
+    # INT, or INTEGER ... DESC, or two columns: SQLite keeps an index for what is not its own row id
+    if entries[0]["key_index"]:
+        words = ", ".join(f"{entry['name']} {entry['declared']}".strip() for entry in key)
+        return f"the primary key of {name!r} is ({words}), which is not the row id; {remedy}"
+    return ""
+
+
+def _key(entries: Sequence[Entry]) -> str:
+    return next(str(entry["name"]) for entry in entries if entry["pk"])
+
+
+def _times(entries: Sequence[Entry]) -> Iterator[str]:
+    """Columns that look like the time of a reading, the most likely first."""
+    names = [str(entry["name"]) for entry in entries if _is_time(str(entry["name"]), _declared(entry)) and not entry["pk"]]
+    yield from sorted(names, key=lambda name: BEST_TIMES.index(name.lower()) if name.lower() in BEST_TIMES else len(BEST_TIMES))
+
+
+def _is_time(name: str, declared: str) -> bool:
+    plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    if BOOKKEEPING.fullmatch(plain):
+        return False
+    return bool(TIME_WORDS & set(plain.split("_")) or TIME_NAMES.fullmatch(plain) or re.search("DATE|TIME", declared.upper()))
+
+
+def _declared(entry: Entry) -> str:
+    return str(entry["declared"]).removesuffix("GENERATED ALWAYS").strip()  # which older SQLite counts as part of the type
+
+
+def _column(name: str, declared: str, wanted: Kind | None) -> Column:
+    kind, natural = _expected(declared.upper())
+    return Column(name, declared, wanted or kind, natural and wanted in (None, kind))
+
+
+def _expected(declared: str) -> tuple[Kind, bool]:
+    """The kind of a declared type, and whether SQLite converts values to it: its rules of affinity, in its order."""
+    rules: Sequence[tuple[str, Kind, bool]] = (
+        ("^ANY$", "text", False),  # of a STRICT table: whatever was written
+        ("INT", "int", True),
+        ("CHAR|CLOB|TEXT", "text", True),
+        ("BLOB", "binary", True),
+        ("REAL|FLOA|DOUB", "float", True),
+        ("BOOL", "int", True),
+        ("DATE|TIME", "text", False),  # ISO text, Unix seconds or Julian days
+        ("NUM|DEC", "float", False),
+    )
+    return next(((kind, natural) for pattern, kind, natural in rules if re.search(pattern, declared)), ("text", False))
