@@ -115,6 +115,12 @@ def test_an_override_reaches_into_a_list(file: Path, path: str) -> None:
     assert read(file, GOOD, f"{path}=9").graph().transforms["checked"].options["rules"] == [{"max": 1}, {"max": 9}]
 
 
+@pytest.mark.parametrize("index", ["2", "-1", "x", "²"])
+def test_an_index_that_a_list_does_not_have_is_refused(file: Path, index: str) -> None:
+    (mistake,) = mistakes(file, GOOD, f"transforms.checked.rules.{index}=1")
+    assert mistake == f"--set transforms.checked.rules.{index}: transforms.checked.rules.{index}: there are 2 items, numbered from 0"
+
+
 def test_nothing_can_be_set_below_a_value(file: Path) -> None:
     (mistake,) = mistakes(file, GOOD, "name.x.y=1")
     assert mistake == "--set name.x.y: name: is a value, not a mapping; nothing can be set below it"
@@ -124,6 +130,31 @@ def test_nothing_can_be_set_below_a_value(file: Path) -> None:
 def test_an_override_has_a_path_and_a_value(file: Path, text: str) -> None:
     (mistake,) = mistakes(file, GOOD, text)
     assert mistake.endswith("expected path.to.key=value, such as batch.rows=1000")
+
+
+def test_a_mistake_in_an_override_is_at_the_override(file: Path) -> None:
+    environment = {"LAKEWARD__spool__max_mb": "much"}
+    overrides = ("batch.rows=many", "batch.wiat=5s", "bach.rows=5", "plugins={allow: [5]}", "sinks.raw.from={a: 1}")
+    assert sorted(mistakes(file, GOOD, *overrides[:4], environment=environment)) == [
+        "--set bach.rows: bach: unknown option, did you mean 'batch'?",
+        "--set batch.rows: batch.rows: expected a whole number, got text ('many')",
+        "--set batch.wiat: batch.wiat: unknown option, did you mean 'wait'?",
+        "--set plugins: plugins.allow[0]: expected text, got a whole number (5)",
+        "environment variable LAKEWARD__spool__max_mb: spool.max_mb: expected a number, got text ('much')",
+    ]
+    assert mistakes(file, GOOD, overrides[4]) == ["--set sinks.raw.from: sinks.raw.from: expected node, node.port, or a list of them"]
+
+
+@pytest.mark.parametrize("path", ["transforms.checked.rules[1]", "transforms.checked.rules.1"])
+def test_an_overridden_item_has_the_place_of_the_override(file: Path, path: str) -> None:
+    document = read(file, GOOD, f"{path}.max=9").document
+    assert str(document.place(("transforms", "checked", "rules", 1, "max"))) == f"--set {path}.max"
+    assert str(document.place(("transforms", "checked", "rules", 0, "max"))) == f"{file}:4:41"
+
+
+def test_a_list_index_on_a_mapping_is_a_mistake_at_the_override(file: Path) -> None:
+    (mistake,) = mistakes(file, GOOD, "sinks[0].use=x")
+    assert mistake.startswith("--set sinks[0].use: sinks[0]: ")
 
 
 def test_a_replaced_mapping_forgets_the_places_of_the_old_one(file: Path) -> None:
