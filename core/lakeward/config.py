@@ -154,7 +154,7 @@ def _overrides(given: Sequence[str], environment: Mapping[str, str]) -> list[tup
 def _override(document: Document, text: str, origin: str, environment: Mapping[str, str]) -> Document:
     place = Place(origin)
     key, equals, value = text.partition("=")
-    path = steps(key)
+    path = list(steps(key))
     if not equals or not path:
         raise ConfigError([Problem(place, "", "expected path.to.key=value, such as batch.rows=1000")])
     written = parse(value, origin, environment, fixed=place)
@@ -163,17 +163,20 @@ def _override(document: Document, text: str, origin: str, environment: Mapping[s
     for index, step in enumerate(path):
         last = index == len(path) - 1
         if isinstance(target, list):
-            step = int(step) if str(step).isdigit() else len(target)
-            if step >= len(target):
-                raise ConfigError([Problem(place, dotted(path[: index + 1]), f"there are {len(target)} items, numbered from 0")])
+            number = int(step) if str(step).isdecimal() else len(target)
+            if number >= len(target):
+                raise ConfigError([Problem(place, dotted(tuple(path[: index + 1])), f"there are {len(target)} items, numbered from 0")])
+            step = path[index] = number
         elif not isinstance(target, dict):
-            raise ConfigError([Problem(place, dotted(path[:index]), "is a value, not a mapping; nothing can be set below it")])
+            raise ConfigError([Problem(place, dotted(tuple(path[:index])), "is a value, not a mapping; nothing can be set below it")])
         if last:
             target[step] = written.data
         else:
             target = target[step] if isinstance(target, list) else target.setdefault(step, {})
-    places = {known: at for known, at in document.places.items() if known[: len(path)] != path}
-    places.update({(*path, *below): at for below, at in (written.places or {(): (place, place)}).items()})
+    route = tuple(path)
+    places = {route[:length]: (place, place) for length in range(1, len(route))}  # of mappings made on the way
+    places |= {known: at for known, at in document.places.items() if known[: len(route)] != route}
+    places |= {(*route, *below): at for below, at in (written.places or {(): (place, place)}).items()}
     return evolve(document, places=places)
 
 
