@@ -1,0 +1,395 @@
+"""Hides exact positions behind noise that sticks: a device in a place gets the same noise in every batch, process and run.
+
+Fresh noise for each reading would not hide a fixed sensor, because it averages out: of 10,000 readings the mean is under a metre off.
+So nothing is drawn; the noise is a function of a secret key:
+
+    digest   HMAC-SHA256(key, "lakeward/gps/v1" NUL mode NUL device NUL cell NUL bucket)
+    u1, u2   the first two big-endian 64-bit words of the digest, the upper 53 bits of each over 2**53
+    radius   the distance that a share u1 of all distances is below; the direction is 360 degrees * u2, clockwise from north
+    output   the point at that distance and direction from the origin, along the geodesic on the WGS84 ellipsoid
+
+`device` is its column as text, `cell` is row:column, `bucket` is floor(seconds since 1970 / bucket_s); what there is not is empty.
+The origin is the centre of the cell (release: cell) or the true position (release: offset).
+
+planar_laplace is the mechanism of geo-indistinguishability (Andrés, Bordenabe, Chatzikokolakis, Palamidessi, CCS 2013,
+arXiv:1212.1984); its guarantee is for each independent release. uniform_disc has no formal guarantee. With `bucket_s` a device gets
+new noise in each bucket, which averages out again. The true cell never leaves: it would give the position away.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from attrs import define, field, frozen
+from pyproj import Geod
+
+from lakeward import ROW, OptionError, filtered, option, rejected
+from lakeward.secrets import Secret
+from lakeward.timestamps import to_utc
+
+log = logging.getLogger("lakeward.gps_fuzz")
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@frozen
+class Fields:
+    """Which columns the rows have these in."""
+
+    lat: str = option("latitude", help="Column of the latitude, in degrees.")
+    lon: str = option("longitude", help="Column of the longitude, in degrees.")
+    device: str = option("sensor_id", help="Column that says whose position it is; rows with NULL count as one device.")
+    time: str = option("timestamp", help="Column of the time, read only with `bucket_s`.")
+
+
+@define(kw_only=True)
+class GpsFuzz:
+    """Replaces latitude and longitude by a position some way off, always the same one for a device in a place.
+
+    Positions may be numbers or text, and become double. One is missing when both its columns are NULL or empty, and invalid when one of
+    them is, or is no finite number, or is out of range. (0, 0) is taken as it is; the log counts it as suspect_null_island.
+    """
+
+    ports: ClassVar[tuple[str, ...]] = ("main",)
+    row_wise: ClassVar[bool] = True
+
+    mode: Literal["uniform_disc", "planar_laplace"] = option(
+        "uniform_disc", help="How distances are spread: evenly over a disc, or without a limit but with a formal guarantee."
+    )
+    key: Secret = option(help="Secret of at least 16 bytes: text, or 32 and more hexadecimal digits, which stand for bytes.")
+    radius_meters: float = option(50.0, help="Radius of the disc, for uniform_disc.", unit="m", minimum=0.1, maximum=1e6)
+    epsilon: float | None = option(
+        None, help="Privacy lost per metre, for planar_laplace; the mean distance is 2/epsilon.", unit="1/m", minimum=1e-6, maximum=10
+    )
+    privacy_level: float | None = option(
+        None, help="Privacy lost within `protection_radius_m`, such as 0.693 (ln 2), in place of epsilon.", minimum=1e-3, maximum=100
+    )
+    protection_radius_m: float | None = option(
+        None, help="Distance within which positions look alike, in place of epsilon.", unit="m", minimum=0.1, maximum=1e6
+    )
+    cell_m: float | None = option(100.0, help="Size of the cells within which the noise stays the same.", unit="m", minimum=1, maximum=1e6)
+    release: Literal["cell", "offset"] = option(
+        "cell", help="Move the centre of the cell, or (offset) the true position, which shows how it moves within the cell."
+    )
+    bucket_s: float | None = option(
+        None, help="Change the noise this often, which is weaker: the noise of many buckets averages out.", unit="s", minimum=1, maximum=1e9
+    )
+    fields: Fields = option(factory=Fields, help="The columns to read.")
+    scrub_fields: list[str] = option(factory=list, help="Other columns that can tell the position, such as an address; they become NULL.")
+    base_lat: float | None = option(None, help="Latitude of the base.", unit="degrees", minimum=-90, maximum=90)
+    base_lon: float | None = option(None, help="Longitude of the base.", unit="degrees", minimum=-180, maximum=180)
+    base_use: Literal["fallback", "anchor", "ignore"] = option(
+        "ignore", help="Take the base as position of the rows that have none (fallback), or of those that have a valid one (anchor)."
+    )
+    out_decimals: int = option(6, help="Decimals of the output; the sixth is a tenth of a metre.", minimum=0, maximum=15)
+    on_missing: Literal["pass", "null", "drop", "error"] | None = option(
+        "pass", help="Rows without a position: keep NULL (pass, null), drop them, or make them dead letters (error)."
+    )
+    on_invalid: Literal["null", "drop", "reject"] | None = option(
+        "null", help="Rows with an invalid position: make it NULL, drop them, or make them dead letters (reject)."
+    )
+    wrap_longitude: bool = option(False, help="Take longitudes beyond 180 and up to 540 degrees as once around too far.")
+    _mac: hmac.HMAC = field(init=False, repr=False)
+    _distances: Callable[[Floats], Floats] = field(init=False, repr=False)
+    _scale: float = field(init=False)
+    _grid: Grid | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._mac = hmac.new(_key_bytes(self.key), b"lakeward/gps/v1\0%b\0" % self.mode.encode(), "sha256")
+        self._distances = DISTANCES[self.mode]
+        self._scale = self._metres()
+        self._grid = Grid.of(self.cell_m) if self.cell_m is not None else None
+        if self._grid is None and self.release == "cell":
+            raise OptionError("release", "there is no cell to release; give `cell_m`, or `release: offset`")
+        if self.base_use != "ignore" and (self.base_lat is None or self.base_lon is None):
+            raise OptionError("base_use", f"{self.base_use} needs both base_lat and base_lon")
+        if ROW in self.scrub_fields:
+            raise OptionError("scrub_fields", f"{ROW} is the key of the rows; it cannot be removed")
+
+    def _metres(self) -> float:
+        """The radius of the disc, or 1/epsilon."""
+        laplace = [name for name in ("epsilon", "privacy_level", "protection_radius_m") if getattr(self, name) is not None]
+        if self.mode == "uniform_disc":
+            if laplace:
+                raise OptionError(laplace[0], "has no effect on uniform_disc; remove it, or set `mode: planar_laplace`")
+            return self.radius_meters
+        if laplace == ["epsilon"] and self.epsilon:
+            return 1 / self.epsilon
+        if laplace == ["privacy_level", "protection_radius_m"] and self.privacy_level and self.protection_radius_m:
+            return self.protection_radius_m / self.privacy_level
+        raise OptionError("epsilon", "planar_laplace needs epsilon, or privacy_level with protection_radius_m, and not both")
+
+    def apply(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
+        """The rows, moved; those without a position go where `on_missing` and `on_invalid` say."""
+        self._check(batch.schema)
+        (lat, no_lat), (lon, no_lon) = (self._degrees(batch, which) for which in ("lat", "lon"))
+        if self.wrap_longitude:
+            lon = np.where((np.abs(lon) > 180) & (np.abs(lon) <= 540), lon - np.copysign(360, lon), lon)
+        causes = _causes(lat, no_lat, lon, no_lon)
+        null_island = int(((lat == 0) & (lon == 0)).sum())
+        if self.base_use != "ignore":
+            based = causes == (GOOD if self.base_use == "anchor" else MISSING)
+            lat[based], lon[based], causes[based] = self.base_lat, self.base_lon, GOOD
+        buckets = self._buckets(batch, causes)
+        names, devices = _names(batch.column(self.fields.device))
+        good = causes == GOOD
+        moved = self._move(lat[good], _half_open(lon[good]), names, devices[good], buckets[good])
+        lat[good], lon[good] = (np.round(part, self.out_decimals) + 0.0 for part in moved)  # + 0.0 turns -0.0 into 0.0
+        _tell(causes, null_island)
+        return self._part(self._hide(batch, pa.array(lat, mask=~good), pa.array(_half_open(lon), mask=~good)), causes)
+
+    # -- what comes in -------------------------------------------------------------------------------------------------
+
+    def _check(self, schema: pa.Schema) -> None:
+        read = ("lat", "lon", "device") if self.bucket_s is None else ("lat", "lon", "device", "time")
+        names = {f"fields.{which}": getattr(self.fields, which) for which in read}
+        names |= {f"scrub_fields[{number}]": name for number, name in enumerate(self.scrub_fields)}
+        for path, name in names.items():
+            if name not in schema.names:
+                raise OptionError(path, f"no column {name!r}; columns are {', '.join(schema.names)}")
+        device = schema.field(self.fields.device)
+        if pa.types.is_nested(device.type):
+            raise OptionError("fields.device", f"column {device.name!r} is {device.type}; expected text or numbers")
+
+    def _degrees(self, batch: pa.RecordBatch, which: str) -> tuple[Floats, Bools]:
+        """Degrees, NaN where they cannot be read; and where there is nothing to read."""
+        name = getattr(self.fields, which)
+        column = _decoded(batch.column(name))
+        kind, empty = column.type, column.is_null()
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            text = pc.utf8_trim_whitespace(column)
+            empty = pc.equal(text, pa.scalar("", kind)).fill_null(True)
+            column = pc.if_else(pc.match_substring_regex(text, PLAIN_NUMBER), text, pa.scalar(None, kind))
+        elif pa.types.is_boolean(kind):  # true is not one degree
+            column = pa.nulls(len(column), pa.float64())
+        elif not any(test(kind) for test in NUMERIC):
+            raise OptionError(f"fields.{which}", f"column {name!r} is {kind}; expected numbers or text")
+        degrees = column.cast(pa.float64(), safe=False).fill_null(np.nan)  # unsafe: big integers may lose digits, they are out of range
+        return np.array(degrees.to_numpy(zero_copy_only=False)), empty.to_numpy(
+            zero_copy_only=False
+        )  # np.array copies: apply() writes to it
+
+    def _buckets(self, batch: pa.RecordBatch, causes: Ints) -> Ints:
+        """The bucket of each row. Good rows without a time get that as their cause."""
+        if self.bucket_s is None:
+            return np.zeros(batch.num_rows, np.int64)
+        try:
+            times, _ = to_utc(batch.column(self.fields.time))
+        except TypeError as error:
+            raise OptionError("fields.time", f"column {self.fields.time!r}: {error}") from error
+        causes[(causes == GOOD) & times.is_null().to_numpy(zero_copy_only=False)] = NO_TIME
+        micros = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        return np.floor(micros / 1e6 / self.bucket_s).astype(np.int64)
+
+    # -- the noise -----------------------------------------------------------------------------------------------------
+
+    def _move(self, lat: Floats, lon: Floats, names: list[bytes], devices: Ints, buckets: Ints) -> tuple[Floats, Floats]:
+        """The positions, moved; the work is done once for each distinct device, cell and bucket."""
+        cells, cell = np.unique(self._grid.cells(lat, lon) if self._grid else np.zeros_like(devices), return_inverse=True)
+        times, time = np.unique(buckets, return_inverse=True)
+        triples, inverse = np.unique((devices * len(cells) + cell) * len(times) + time, return_inverse=True)
+        pairs, time = np.divmod(triples, len(times))
+        device, cell = np.divmod(pairs, len(cells))
+        cell_texts = self._grid.texts(cells) if self._grid else [b""]
+        time_texts = [b"" if self.bucket_s is None else b"%d" % number for number in times.tolist()]
+        indices = zip(device.tolist(), cell.tolist(), time.tolist(), strict=True)
+        u1, u2 = self._uniform(b"%b\0%b\0%b" % (names[d], cell_texts[c], time_texts[t]) for d, c, t in indices)
+        distance, azimuth = self._scale * self._distances(u1), 360 * u2
+        if self._grid and self.release == "cell":
+            lat, lon = _shifted(*self._grid.centres(cells[cell]), azimuth, distance)
+            return lat[inverse], lon[inverse]
+        return _shifted(lat, lon, azimuth[inverse], distance[inverse])
+
+    def _uniform(self, messages: Iterable[bytes]) -> tuple[Floats, Floats]:
+        """u1 and u2 of each message."""
+        digests = bytearray()
+        for message in messages:
+            mac = self._mac.copy()
+            mac.update(message)
+            digests += mac.digest()
+        words = np.frombuffer(digests, ">u8").reshape(-1, 4)[:, :2]
+        uniform = (words >> 11) * 2.0**-53
+        return uniform[:, 0].copy(), uniform[:, 1].copy()
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    def _hide(self, batch: pa.RecordBatch, lat: pa.Array[Any], lon: pa.Array[Any]) -> pa.RecordBatch:
+        """All rows without their true position: dead letters are kept and read, too."""
+        columns, schema = batch.columns, batch.schema
+        scrubbed = {name: pa.nulls(batch.num_rows, schema.field(name).type) for name in self.scrub_fields}
+        for name, column in {**scrubbed, self.fields.lat: lat, self.fields.lon: lon}.items():
+            index = schema.get_field_index(name)
+            columns[index] = column
+            schema = schema.set(index, schema.field(index).with_type(column.type).with_nullable(True))
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    def _part(self, batch: pa.RecordBatch, causes: Ints) -> dict[str, pa.RecordBatch]:
+        kept = np.ones(batch.num_rows, np.bool_)
+        leaving: dict[str, list[pa.RecordBatch]] = {}
+        for reason, rows, action in (
+            ("position_missing", causes == MISSING, self.on_missing),
+            ("position_invalid", causes > MISSING, self.on_invalid),
+        ):
+            if action in ("drop", "error", "reject") and rows.any():
+                kept &= ~rows
+                part = batch.filter(pa.array(rows))
+                if action == "drop":
+                    leaving.setdefault("filtered", []).append(filtered(part, reason))
+                else:
+                    details = pa.array(CAUSES).take(pa.array(causes[rows]))
+                    leaving.setdefault("rejected", []).append(rejected(part, reason, details))
+        main = batch if kept.all() else batch.filter(pa.array(kept))
+        return {"main": main} | {port: _in_order(parts) for port, parts in leaving.items()}
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+WGS84 = Geod(ellps="WGS84")
+
+
+@frozen
+class Grid:
+    """Cells of about the same size all over the Earth.
+
+    With a = 6378137 m, the equatorial radius of WGS84, there are R = ceil(pi * a / cell_m) rows of 180/R degrees, counted from the
+    south pole. A row whose centre is at latitude c has C = ceil(2 * R * cos(c)) columns of 360/C degrees, counted from -180. As C is
+    whole, no cell crosses the antimeridian, and -180 and 180 are in the same one. The north pole is in the last row.
+    """
+
+    rows: int
+
+    @classmethod
+    def of(cls, cell_m: float) -> Grid:
+        """With cells of at most this height."""
+        return cls(math.ceil(math.pi * WGS84.a / cell_m))
+
+    def cells(self, lat: Floats, lon: Floats) -> Ints:
+        """The cell of each position as one number, row * 2**32 + column. Longitudes are below 180."""
+        row = np.minimum(np.floor((lat + 90) * (self.rows / 180)), self.rows - 1)
+        columns = self._columns(row)
+        column = np.minimum(np.floor((lon + 180) / 360 * columns), columns - 1)
+        return row.astype(np.int64) << 32 | column.astype(np.int64)
+
+    def centres(self, cells: Ints) -> tuple[Floats, Floats]:
+        """Latitudes and longitudes."""
+        row, column = cells >> 32, cells & 0xFFFFFFFF
+        return self._latitude(row), (column + 0.5) * (360 / self._columns(row)) - 180
+
+    def texts(self, cells: Ints) -> list[bytes]:
+        """As row:column."""
+        return [b"%d:%d" % (cell >> 32, cell & 0xFFFFFFFF) for cell in cells.tolist()]
+
+    def _columns(self, row: npt.NDArray[Any]) -> Floats:
+        return np.ceil(2 * self.rows * np.cos(np.radians(self._latitude(row))))
+
+    def _latitude(self, row: npt.NDArray[Any]) -> Floats:
+        return (row + 0.5) * (180 / self.rows) - 90
+
+
+def _shifted(lat: Floats, lon: Floats, azimuth: Floats, distance: Floats) -> tuple[Floats, Floats]:
+    lon, lat, _ = WGS84.fwd(lon, lat, azimuth, distance, return_back_azimuth=False)
+    return lat, lon
+
+
+def _half_open(lon: Floats) -> Floats:
+    """Longitudes in [-180, 180)."""
+    return np.where(lon >= 180, lon - 360, lon)
+
+
+# -- distances, in units of the mode's scale ---------------------------------------------------------------------------
+
+
+def uniform_disc(u: Floats) -> Floats:
+    """The inverse of F(r) = r², the distances of points spread evenly over a disc of radius 1."""
+    return np.sqrt(u)
+
+
+def planar_laplace(u: Floats) -> Floats:
+    """The inverse of F(r) = 1 - (1 + r) e^-r, which is -1 - W(-1, (u - 1)/e) with Lambert's W, by Halley's method.
+
+    Solves r - ln(1 + r) = -ln(1 - u), which keeps its digits where u is small. The start is Chatzigeorgiou's bound (IEEE Communications
+    Letters 17(8), 2013). The steps are fixed, not until it converges, so that no row's result depends on the others in its batch.
+    """
+    goal = np.maximum(-np.log1p(-u), 2.0**-60)  # at 0 the steps would divide by zero; this is far less than a micrometre
+    r = np.sqrt(2 * goal) + goal * (2 / 3)
+    for _ in range(4):
+        over = r - np.log1p(r) - goal
+        slope = r / (1 + r)
+        r -= 2 * over * slope / (2 * slope**2 - over / (1 + r) ** 2)
+    return r
+
+
+DISTANCES: dict[str, Callable[[Floats], Floats]] = {"uniform_disc": uniform_disc, "planar_laplace": planar_laplace}
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+KEY_BYTES = 16  # a shorter key could be found by trying
+NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+PLAIN_NUMBER = r"^[+-]?(?:\d{1,15}(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?$"  # a decimal comma could be two things, so it is none
+GOOD, MISSING, ONE_MISSING, NO_NUMBER, OUT_OF_RANGE, NO_TIME = range(6)
+CAUSES = (
+    "valid",
+    "no latitude and no longitude",
+    "latitude or longitude is missing",
+    "latitude or longitude is no finite number",
+    "latitude or longitude is out of range",
+    "no time that can be read, to know the bucket",
+)
+
+
+def _causes(lat: Floats, no_lat: Bools, lon: Floats, no_lon: Bools) -> Ints:
+    """Why each row has no position, or GOOD."""
+    finite = np.isfinite(lat) & np.isfinite(lon)
+    inside = (np.abs(lat) <= 90) & (np.abs(lon) <= 180)
+    return np.select([no_lat & no_lon, no_lat | no_lon, ~finite, ~inside], [MISSING, ONE_MISSING, NO_NUMBER, OUT_OF_RANGE], GOOD)
+
+
+def _tell(causes: Ints, null_island: int) -> None:
+    """How many rows have no position and why; never where any of them is."""
+    counts = {CAUSES[cause]: count for cause, count in enumerate(np.bincount(causes).tolist()) if cause != GOOD and count}
+    counts |= {"suspect_null_island": null_island} if null_island else {}
+    if counts:
+        log.info("of %d rows: %s", len(causes), ", ".join(f"{cause}: {count}" for cause, count in counts.items()))
+
+
+def _names(column: pa.Array[Any]) -> tuple[list[bytes], Ints]:
+    """The distinct devices as text, and the number of each row's in that list."""
+    column = _decoded(column)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.cast(pa.large_binary())  # text from SQLite need not be UTF-8
+    distinct = column.dictionary_encode(null_encoding="encode")
+    names = ["" if value is None else value for value in distinct.dictionary.to_pylist()]
+    codes = distinct.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return [name if isinstance(name, bytes) else str(name).encode() for name in names], codes
+
+
+def _decoded(column: Any) -> Any:
+    return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+
+
+def _in_order(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """As one batch in the order of the rows, which must not depend on how they were cut into batches."""
+    if len(parts) == 1:
+        return parts[0]
+    return pa.Table.from_batches(parts).sort_by(ROW).combine_chunks().to_batches()[0]
+
+
+def _key_bytes(key: Secret) -> bytes:
+    if not isinstance(key, Secret):
+        raise OptionError("key", "is a secret: do not write it here, refer to it as ${env:NAME} or ${file:/path}")
+    text = key.reveal()
+    found = bytes.fromhex(text) if re.fullmatch(r"(?:[0-9a-fA-F]{2}){16,}", text) else text.encode()
+    if len(found) < KEY_BYTES:
+        raise OptionError("key", f"has {len(found)} bytes, but needs at least {KEY_BYTES}; `openssl rand -hex 32` makes one")
+    return found
