@@ -70,6 +70,22 @@ class Ranged:
     high: timedelta = option(timedelta(0), help="A duration.", maximum=3600)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("both", 0, "both: expected from 1 to 1,000,000, got 0"),
+        ("both", 2e6 + 0.5, "both: expected from 1 to 1,000,000, got 2,000,000.5"),
+        ("both", float("nan"), "both: expected from 1 to 1,000,000, got nan"), ("low", -2, "low: expected at least -1, got -2"),
+        ("high", timedelta(hours=2), "high: expected at most 3,600 s, got 7,200 s"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range_is_refused_also_in_python(name: str, value: Any, message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        Ranged(**{name: value})
+    assert str(caught.value) == message
+    assert caught.value.option == name
+
+
 @given(st.floats(1, 1_000_000), st.none() | st.integers(-1), st.timedeltas(max_value=timedelta(hours=1)))
 def test_a_value_in_range_is_taken(both: float, low: int | None, high: timedelta) -> None:
     assert Ranged(both, low, high) == Ranged(both=both, low=low, high=high)
