@@ -107,8 +107,8 @@ def _secret(value: object, _: type) -> Secret:
 
 def _literal(value: object, kind: Any) -> object:
     allowed = get_args(kind)
-    if value not in allowed:
-        guess = get_close_matches(str(value), [str(choice) for choice in allowed], 1)
+    if not any(value == choice and type(value) is type(choice) for choice in allowed):  # 1 == True == 1.0
+        guess = get_close_matches(value, [str(choice) for choice in allowed], 1) if isinstance(value, str) else []
         hint = f", did you mean {guess[0]!r}?" if guess else ""
         raise ValueError(f"expected one of {', '.join(map(str, allowed))}; got {_got(value)}{hint}")
     return value

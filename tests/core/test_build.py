@@ -86,6 +86,48 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("text", 5, "expected text, got a whole number (5)"),
+        ("text", None, "expected text, got nothing"),
+        ("text", True, "expected text, got true or false"),
+        ("text", ["a"], "expected text, got a list"),
+        ("text", TOKEN, "expected text, got a secret"),
+        ("flag", 1, "expected true or false, got a whole number (1)"),
+        ("flag", "yes", "expected true or false, got text ('yes')"),
+        ("count", True, "expected a whole number, got true or false"),
+        ("count", 2.0, "expected a whole number, got a number (2.0)"),
+        ("count", "2", "expected a whole number, got text ('2')"),
+        ("count", 0, "expected from 1 to 5, got 0"),
+        ("count", 6, "expected from 1 to 5, got 6"),
+        ("ratio", False, "expected a number, got true or false"),
+        ("ratio", -0.1, "expected at least 0, got -0.1"),
+        ("ratio", float("nan"), "expected at least 0, got nan"),
+        ("path", 5, "expected a path, got a whole number (5)"),
+        ("wait", "5 parsecs", "expected a duration such as 5s, 250ms, 10m or 1h, got text ('5 parsecs')"),
+        ("wait", TOKEN, "expected a duration such as 5s, 250ms, 10m or 1h, got a secret"),
+        ("wait", -1, "expected from 0 to 60 s, got -1 s"),
+        ("wait", "2m", "expected from 0 to 60 s, got 120 s"),
+        ("mode", "apend", "expected one of append, overwrite; got text ('apend'), did you mean 'append'?"),
+        ("mode", None, "expected one of append, overwrite; got nothing"),
+        ("mode", ["append"], "expected one of append, overwrite; got a list"),
+        ("mode", TOKEN, "expected one of append, overwrite; got a secret"),
+        ("level", 3, "expected one of 1, 2; got a whole number (3)"),
+        ("level", True, "expected one of 1, 2; got true or false"),
+        ("level", 1.0, "expected one of 1, 2; got a number (1.0)"),
+        ("columns", 5, "expected text or a list of text, got a whole number (5)"),
+        ("size", "big", "expected a whole number or a number or nothing, got text ('big')"),
+        ("rules", {"column": "a"}, "expected a list, got a mapping"),
+        ("rules", "ab", "expected a list, got text ('ab')"),
+        ("by_name", ["a"], "expected a mapping, got a list"),
+        ("rule", "a", "expected a mapping, got text ('a')"),
+    ],
+)
+def test_a_wrong_value_is_told_what_was_expected_and_what_was_got(name: str, given: Any, message: str) -> None:
+    assert mistakes(**{name: given}) == {name: message}
+
+
 def test_a_long_value_is_not_repeated() -> None:
     assert mistakes(count="x" * 1000) == {"count": "expected a whole number, got text"}
 
