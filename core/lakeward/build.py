@@ -75,12 +75,15 @@ def _is_any(kind: Any) -> bool:
 
 def duration(value: object) -> timedelta:
     """`5s`, `250ms`, `1.5h`, `10m`, `1d`, or a number of seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return timedelta(seconds=value)
     match = DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if not match:
-        raise ValueError(f"expected a duration such as 5s, 250ms, 10m or 1h, got {_got(value)}")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+    try:
+        if match:
+            return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return timedelta(seconds=value)
+    except (OverflowError, ValueError):
+        pass  # longer than a timedelta can be, infinite, or not a number
+    raise ValueError(f"expected a duration such as 5s, 250ms, 10m or 1h, got {_got(value)}")
 
 
 def _got(value: object) -> str:

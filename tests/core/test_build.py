@@ -198,6 +198,12 @@ def test_durations_have_a_unit_or_are_seconds(text: object, seconds: float) -> N
     assert duration(text) == timedelta(seconds=seconds)
 
 
+@pytest.mark.parametrize("text", ["5", "s", "-5s", "5 S", "1h30m", "", None, True, [5], float("inf"), float("nan"), 1e300, "9" * 20 + "d"])
+def test_what_is_no_duration_is_refused_with_examples(text: object) -> None:
+    with pytest.raises(ValueError, match=r"^expected a duration such as 5s, 250ms, 10m or 1h, got "):
+        duration(text)
+
+
 @given(
     st.lists(st.from_regex(r"[a-z_][a-z0-9_-]*", fullmatch=True) | st.integers(0, 99), min_size=1).filter(
         lambda path: isinstance(path[0], str)
