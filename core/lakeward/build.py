@@ -167,10 +167,10 @@ def _mistakes(error: BaseException, path: tuple[Step, ...]) -> Iterator[Mistake]
             yield Mistake((*path, key), "unknown option" + suggestion(key, known), at_key=True)
     elif isinstance(error, OptionError):
         yield Mistake(path + steps(error.option), error.message)
-    elif isinstance(error, KeyError) and path:
+    elif isinstance(error, KeyError) and path and error.args == path[-1:]:
         yield Mistake(path, "required, but missing", at_key=True)
-    else:
-        yield Mistake(path, str(error) or type(error).__name__)
+    else:  # a ValueError is written for the person; of others the message alone says too little
+        yield Mistake(path, str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
 
 
 def _step(error: BaseException) -> tuple[Step, ...]:

@@ -176,6 +176,14 @@ class Stubborn:
         raise {1: KeyError("size"), 2: ZeroDivisionError("division by zero"), 3: RuntimeError()}[self.size]
 
 
+@pytest.mark.parametrize(("size", "words"), [(1, "KeyError"), (2, "division by zero"), (3, "RuntimeError")])
+def test_a_component_that_fails_otherwise_is_a_mistake_too(size: int, words: str) -> None:
+    for cls, data, path in ((Stubborn, {"size": size}, ""), (Holder, {"one": {"size": size}}, "one")):
+        (found,) = mistakes(cls, **data).items()
+        assert found[0] == path
+        assert words in found[1]
+
+
 @define
 class Holder:
     one: Stubborn = option(help="One.")
