@@ -18,7 +18,7 @@ from attrs import frozen
 from cattrs.errors import ForbiddenExtraKeysError
 
 from lakeward.errors import OptionError
-from lakeward.options import NAMES, init_fields, is_union, type_words
+from lakeward.options import NAMES, in_range, init_fields, is_union, type_words
 from lakeward.secrets import Secret
 
 Step = str | int
@@ -152,8 +152,20 @@ def _collection(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], 
 
 
 def _nested(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
-    hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    checks = {one.name: cattrs.override(struct_hook=partial(_checked, converter, one)) for one in init_fields(kind)}
+    hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **checks)
     return lambda value, _: hook(_expect(value, (dict,), NAMES[dict]), kind)
+
+
+def _checked(converter: cattrs.Converter, attribute: attrs.Attribute[Any], value: Any, kind: Any) -> Any:
+    """Limits are looked at here already, because a component with another mistake is never made and would not see them."""
+    found = converter.structure(value, kind)
+    if attribute.validator is in_range:
+        try:
+            in_range(None, attribute, found)
+        except OptionError as error:
+            raise ValueError(error.message) from None
+    return found
 
 
 def _mistakes(error: BaseException, path: tuple[Step, ...]) -> Iterator[Mistake]:

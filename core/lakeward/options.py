@@ -46,10 +46,11 @@ def option(
     if factory is not None:
         default = attrs.Factory(factory)
     metadata = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum}
-    return attrs.field(default=default, metadata=metadata, validator=_in_range)
+    return attrs.field(default=default, metadata=metadata, validator=in_range)
 
 
-def _in_range(component: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+def in_range(component: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """The validator of every option: raises OptionError for a number or duration outside its limits."""
     low, high, unit = attribute.metadata["minimum"], attribute.metadata["maximum"], ""
     if isinstance(value, timedelta):
         value, unit = value.total_seconds(), " s"

@@ -68,7 +68,8 @@ def mistakes(cls: type = Everything, /, **data: Any) -> dict[str, str]:
         ("path", "a/../b", HERE / "a/../b"), ("path", "/abs", Path("/abs")), ("wait", "1.5s", timedelta(seconds=1.5)), ("size", 3, 3),
         ("wait", 3, timedelta(seconds=3)), ("token", TOKEN, TOKEN), ("token", None, None), ("level", 2, 2),
         ("mode", "overwrite", "overwrite"), ("columns", "a", "a"), ("columns", ["a", "b"], ["a", "b"]), ("size", 2.5, 2.5),
-        ("rule", {"column": "a"}, Rule("a")), ("rule", None, None), ("rules", [{"column": "a", "limit": 3}], [Rule("a", 3.0)]), ("secrets", {"a": TOKEN}, {"a": TOKEN}),
+        ("rule", {"column": "a"}, Rule("a")), ("rule", None, None), ("rules", [{"column": "a", "limit": 3}], [Rule("a", 3.0)]),
+        ("secrets", {"a": TOKEN}, {"a": TOKEN}),
         ("by_name", {"x": {"column": "a"}}, {"x": Rule("a")}), ("anything", {"a": [1, None]}, {"a": [1, None]}),
     ],
 )  # fmt: skip
@@ -137,6 +138,31 @@ def test_a_secret_written_out_is_refused_without_showing_it(given: Any) -> None:
     told = {**mistakes(token=given), **mistakes(secrets={"a": given})}
     assert set(told.values()) == {"is a secret: do not write it here, refer to it as ${env:NAME} or ${file:/path}"}
     assert list(told) == ["token", "secrets.a"]
+
+
+def test_every_mistake_is_found_with_its_path() -> None:
+    assert mistakes(
+        text=1,
+        count=9,
+        ratio=-1,
+        colums="a",
+        columns=["a", 2],
+        rule={},
+        rules=[{"column": "a"}, {"column": 2, "limit": 11, "limt": 1}],
+        by_name={"x": {"limit": "y"}},
+    ) == {
+        "text": "expected text, got a whole number (1)",
+        "count": "expected from 1 to 5, got 9",
+        "ratio": "expected at least 0, got -1",
+        "colums": "unknown option, did you mean 'columns'?",
+        "columns.1": "expected text, got a whole number (2)",
+        "rule.column": "required, but missing",
+        "rules.1.column": "expected text, got a whole number (2)",
+        "rules.1.limit": "expected from 0 to 10, got 11",
+        "rules.1.limt": "unknown option, did you mean 'limit'?",
+        "by_name.x.column": "required, but missing",
+        "by_name.x.limit": "expected a number, got text ('y')",
+    }
 
 
 def test_a_runtime_field_is_no_option() -> None:
