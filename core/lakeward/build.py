@@ -153,7 +153,7 @@ def _collection(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], 
 
 def _nested(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
     checks = {one.name: cattrs.override(struct_hook=partial(_checked, converter, one)) for one in init_fields(kind)}
-    hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **checks)
+    hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **checks)  # type: ignore[arg-type]  # the stubs know the named ones only
     return lambda value, _: hook(_expect(value, (dict,), NAMES[dict]), kind)
 
 
