@@ -19,7 +19,7 @@ from cattrs.errors import ForbiddenExtraKeysError
 
 from lakeward.errors import OptionError
 from lakeward.options import NAMES, in_range, init_fields, is_union, type_words
-from lakeward.secrets import Secret
+from lakeward.secrets import Secret, SecretReference
 
 Step = str | int
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def duration(value: object) -> timedelta:
 def _got(value: object) -> str:
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return f"{NAMES[type(value)]} ({value!r})" if len(repr(value)) <= 40 else NAMES[type(value)]
-    return "a secret" if isinstance(value, Secret) else NAMES.get(type(value), type(value).__name__)
+    return "a secret" if isinstance(value, (Secret, SecretReference)) else NAMES.get(type(value), type(value).__name__)
 
 
 def _expect(value: object, kinds: tuple[type, ...], wanted: str) -> Any:

@@ -230,6 +230,10 @@ def test_a_name_is_safe_as_a_folder(file: Path, name: str) -> None:
     assert mistake.startswith("p.yaml:1:7: name: expected letters, digits, - and _ (at most 64), got ")
 
 
+def test_a_secret_has_no_place_in_what_is_lakewards_own(file: Path) -> None:
+    assert mistakes(file, GOOD, "batch.rows=${env:N}") == ["--set batch.rows: batch.rows: expected a whole number, got a secret"]
+
+
 # -- several graphs ----------------------------------------------------------------------------------------------------
 
 
