@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
+from collections.abc import Iterator
 from typing import NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from attrs import frozen
 
@@ -30,8 +32,7 @@ class Secret:
         self.__value = value
         self.reference = reference
         if len(value) >= SHORTEST:
-            raw = value.encode()
-            _known.update({value, quote(value, safe=""), base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()})
+            _known.update(_forms(value))
 
     def reveal(self) -> str:
         """The value itself: hand it to the client library and keep it nowhere."""
@@ -48,6 +49,15 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(self.reference)
+
+
+def _forms(value: str) -> Iterator[str]:
+    """What a value looks like in a log: as it is, in a repr, in JSON, in a URL, in base64."""
+    # a repr escapes `'` only when there is a `"` as well; a JSON log may hold any of these
+    for text in (value, repr(value)[1:-1], repr('"' + value)[2:-1]):
+        yield from (text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1])
+    raw = value.encode(errors="surrogateescape")
+    yield from (quote(raw), quote(raw, safe=""), quote_plus(raw), base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode())
 
 
 def redact(text: str) -> str:

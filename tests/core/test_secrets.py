@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import copy
+import io
 import json
+import logging
 import pickle
 import sys
 import traceback
@@ -13,9 +15,12 @@ from urllib.parse import quote, quote_plus, urlencode
 import attrs
 import pytest
 from attrs import define
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lakeward.cli.logs import _JsonLines
 from lakeward.options import option
-from lakeward.secrets import Secret, redact
+from lakeward.secrets import RedactingFormatter, Secret, redact
 
 VALUE = 'p@ss/w0rd+with "quotes" \\ and ümläut\n2nd line'
 
@@ -85,6 +90,29 @@ FORMS: list[Callable[[str], str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_redact_masks_every_form_of_a_value(secret: Secret, form: Callable[[str], str]) -> None:
+    masked = redact(f"before {form(secret.reveal())} after")
+    assert "***" in masked
+    assert "w0rd" not in masked
+    assert masked.startswith("before ")
+    assert masked.endswith(" after")
+
+
+@given(st.text(min_size=4, max_size=20).filter(lambda text: "*" not in text and text.strip() == text), st.sampled_from(FORMS))
+@settings(max_examples=100, deadline=None)
+def test_redact_masks_every_value(value: str, form: Callable[[str], str]) -> None:
+    Secret(value, "env:X")
+    shown = form(value)
+    assert shown not in redact(shown)
+
+
+def test_a_value_that_is_not_unicode_is_a_secret_too() -> None:
+    value = b"caf\xe9-token".decode(errors="surrogateescape")  # as the environment gives it
+    Secret(value, "env:X")
+    assert redact(f"{value!r} {value}") == "'***' ***"
+
+
 def test_of_two_values_the_longer_is_masked_whole() -> None:
     Secret("abcdefgh", "env:SHORT"), Secret("abcdefgh-and-more", "env:LONG")
     assert redact("x abcdefgh-and-more y abcdefgh") == "x *** y ***"
@@ -93,6 +121,29 @@ def test_of_two_values_the_longer_is_masked_whole() -> None:
 def test_a_very_short_value_is_left_because_masking_it_would_garble_everything() -> None:
     Secret("Qz", "env:X")
     assert redact("a Qz b") == "a Qz b"
+
+
+@pytest.mark.parametrize("inner", [logging.Formatter("%(levelname)s %(message)s"), _JsonLines()])
+def test_the_formatter_cleans_message_arguments_exception_and_fields(secret: Secret, inner: logging.Formatter) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(RedactingFormatter(inner))
+    log = logging.Logger("test")
+    log.addHandler(handler)
+    log.error(f"in the message {VALUE}")
+    log.error("in the arguments %s %r %s", VALUE, VALUE, {"a": VALUE})
+    log.error("in fields", extra={"event": "x", "fields": {"url": f"https://{quote(VALUE, safe='')}@host"}})
+    try:
+        try:
+            raise KeyError(VALUE)
+        except KeyError as error:
+            raise ValueError(f"refused {VALUE!r}") from error
+    except ValueError:
+        log.exception("with an exception")
+    written = stream.getvalue()
+    assert "refused" in written
+    assert "with an exception" in written
+    assert "w0rd" not in written
 
 
 def test_a_traceback_of_ours_can_be_cleaned(secret: Secret) -> None:
