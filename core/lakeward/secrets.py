@@ -48,7 +48,7 @@ class Secret:
         return isinstance(other, Secret) and other.__value == self.__value
 
     def __hash__(self) -> int:
-        return hash(self.reference)
+        return hash(self.__value)
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -76,6 +76,11 @@ def test_the_value_is_there_for_who_asks(secret: Secret) -> None:
     assert repr(secret) == "Secret(env:TOKEN)"
 
 
+def test_equal_secrets_are_one_in_a_set() -> None:
+    assert len({Secret("same-value", "env:A"), Secret("same-value", "env:B"), Secret("other-value", "env:A")}) == 2
+    assert Secret("same-value", "env:A") != "same-value"
+
+
 FORMS: list[Callable[[str], str]] = [
     str, repr, json.dumps, quote, quote_plus,
     lambda text: quote(text, safe=""),
