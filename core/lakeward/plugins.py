@@ -82,7 +82,7 @@ class Plugins:
         module, _, name = component.target.partition(":")
         try:
             cls = getattr(import_module(module), name)
-        except Exception as error:  # a third party's module may raise anything
+        except (Exception, SystemExit) as error:  # a third party's module may raise anything
             install = f"; try: pip install '{component.extra}'" if component.extra and isinstance(error, ImportError) else ""
             raise PluginError(f"{component.kind} {component.name!r} of {plugin.origin} cannot be imported: {error}{install}") from error
         if not isinstance(cls, type):
@@ -144,7 +144,7 @@ class _Loader:
             unknown = self._unknown_hook(module)
             if unknown:
                 raise PluginError(unknown)
-        except Exception as error:  # noqa: BLE001  # a third party's module may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's module may raise anything
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)
             text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"

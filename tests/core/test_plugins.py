@@ -94,6 +94,7 @@ HOOK = HEAD + "@hookimpl\n"
 BROKEN = {
     "missing module": ("import no_such_package\n", "ModuleNotFoundError: No module named 'no_such_package'"),
     "syntax": ("def broken(:\n", "SyntaxError: invalid syntax"),
+    "exits": ("import sys\nsys.exit('bye')\n", "SystemExit: bye"),
     "raises": (HOOK + "def lakeward_components():\n    raise RuntimeError('boom\\nmore')\n", "RuntimeError: boom"),
     "lazily raises": (HOOK + "def lakeward_components():\n    yield 1 / 0\n", "ZeroDivisionError: division by zero"),
     "wrong hook": (HOOK + "def lakeward_component(): ...\n", "unknown hook lakeward_component(), did you mean lakeward_components()?"),
@@ -160,6 +161,7 @@ def test_of_two_components_with_one_name_neither_wins_and_the_full_name_chooses(
     [
         ("import no_such_library\n", ":Thing", "cannot be imported: No module named 'no_such_library'; try: pip install 'lakeward-x[x]'"),
         ("raise RuntimeError('boom')\n", ":Thing", "cannot be imported: boom"),
+        ("import sys\nsys.exit(3)\n", ":Thing", "cannot be imported: 3"),
         ("", ":Thing", "cannot be imported: module 'lwtest_heavy' has no attribute 'Thing'"),
         ("", "", "cannot be imported: "),
         ("Thing = 5\n", ":Thing", "lwtest_heavy:Thing is not a class"),
