@@ -147,8 +147,7 @@ class _Loader:
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's module may raise anything
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)
-            text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-            plugin.status, plugin.message = "broken", redact(text.splitlines()[0])
+            plugin.status, plugin.message = "broken", redact(_in_one_line(error))
             return
         plugin.components.extend(self._answers["lakeward_components"])
         plugin.commands.extend(self._answers["lakeward_commands"])
@@ -160,6 +159,12 @@ class _Loader:
                 guess = get_close_matches(caller.name, known, 1)
                 return f"unknown hook {caller.name}()" + (f", did you mean {guess[0]}()?" if guess else "")
         return ""
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, (PluginError, pluggy.PluginValidationError)):  # pluggy gives its reason in the last line
+        return "; ".join(str(error).splitlines())
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _incompatible(module: ModuleType) -> str:

@@ -99,6 +99,10 @@ BROKEN = {
     "lazily raises": (HOOK + "def lakeward_components():\n    yield 1 / 0\n", "ZeroDivisionError: division by zero"),
     "wrong hook": (HOOK + "def lakeward_component(): ...\n", "unknown hook lakeward_component(), did you mean lakeward_components()?"),
     "strange hook": (HOOK + "def zzz(): ...\n", "unknown hook zzz()"),
+    "wrong arguments": (
+        HOOK + "def lakeward_run_started(run, colour): ...\n",
+        "hook 'lakeward_run_started'; hookimpl definition: lakeward_run_started(run, colour)",
+    ),
     "no list": (HOOK + "def lakeward_components():\n    return 5\n", "TypeError"),
 }
 INCOMPATIBLE = {
