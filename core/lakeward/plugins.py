@@ -144,6 +144,9 @@ class _Loader:
             unknown = self._unknown_hook(module)
             if unknown:
                 raise PluginError(unknown)
+            strange = [each for each in self._answers["lakeward_components"] if not isinstance(each, Component)]
+            if strange:
+                raise PluginError(f"lakeward_components() gives {strange[0]!r}, which is no Component")
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's module may raise anything
             if self._manager.has_plugin(plugin.name):
                 self._manager.unregister(name=plugin.name)

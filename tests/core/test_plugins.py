@@ -104,6 +104,10 @@ BROKEN = {
         "hook 'lakeward_run_started'; hookimpl definition: lakeward_run_started(run, colour)",
     ),
     "no list": (HOOK + "def lakeward_components():\n    return 5\n", "TypeError"),
+    "no component": (
+        HOOK + "def lakeward_components():\n    return ['sink']\n",
+        "lakeward_components() gives 'sink', which is no Component",
+    ),
 }
 INCOMPATIBLE = {
     "no API": ("import lakeward\n", "does not say LAKEWARD_API = (1, 0)"),
