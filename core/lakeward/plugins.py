@@ -73,7 +73,7 @@ class Plugins:
             raise PluginError(f"{kind} {name!r} is ambiguous: {both}; write one of these in full, or disable a plugin")
         names = sorted({component.name for _, component in of_kind})
         guess = get_close_matches(name, names, 1)
-        hint = f"did you mean {guess[0]!r}?" if guess else f"there are {', '.join(names)}"
+        hint = f"did you mean {guess[0]!r}?" if guess else f"there are {', '.join(names)}" if names else "none is installed"
         unready = [f"{plugin.name} is {plugin.status} ({plugin.message})" for plugin in self.found if plugin.status != "ready"]
         raise PluginError(f"no {kind} named {use!r}; {hint}" + (f"; plugin {'; plugin '.join(unready)}" if unready else ""))
 

@@ -161,6 +161,17 @@ def test_of_two_components_with_one_name_neither_wins_and_the_full_name_chooses(
     assert load(site, disable=["one"]).find("sink", "table")[0].name == "two"
 
 
+def test_an_unknown_name_gets_a_guess_or_all_names(site: Path) -> None:
+    install(site, "parquet", GOOD)
+    install(site, "delta", GOOD)
+    plugins = load(site)
+    assert refusal(plugins, "parqet") == "no sink named 'parqet'; did you mean 'parquet'?"
+    assert refusal(plugins, "x") == "no sink named 'x'; there are delta, parquet"
+    assert refusal(plugins, "other/delta") == "no sink named 'other/delta'; did you mean 'delta'?"
+    with pytest.raises(PluginError, match=r"^no source named 'parquet'; none is installed$"):
+        plugins.find("source", "parquet")
+
+
 # -- loading classes ---------------------------------------------------------------------------------------------------
 
 
