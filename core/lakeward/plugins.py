@@ -48,6 +48,11 @@ class Plugin:
         """`lakeward-h3 0.1.0`, for messages."""
         return f"{self.distribution} {self.version}"
 
+    @property
+    def title(self) -> str:
+        """`h3 (lakeward-h3 0.1.0)`; unlike the name alone it is unique."""
+        return f"{self.name} ({self.origin})"
+
 
 @frozen
 class Plugins:
@@ -140,7 +145,7 @@ class _Loader:
             if problem:
                 plugin.status, plugin.message = "incompatible", problem
                 return
-            self._manager.register(module, plugin.name)
+            self._manager.register(module, plugin.title)
             unknown = self._unknown_hook(module)
             if unknown:
                 raise PluginError(unknown)
@@ -148,8 +153,8 @@ class _Loader:
             if strange:
                 raise PluginError(f"lakeward_components() gives {strange[0]!r}, which is no Component")
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's module may raise anything
-            if self._manager.has_plugin(plugin.name):
-                self._manager.unregister(name=plugin.name)
+            if self._manager.has_plugin(plugin.title):
+                self._manager.unregister(name=plugin.title)
             plugin.status, plugin.message = "broken", redact(_in_one_line(error))
             return
         plugin.components.extend(self._answers["lakeward_components"])

@@ -161,6 +161,16 @@ def test_of_two_components_with_one_name_neither_wins_and_the_full_name_chooses(
     assert load(site, disable=["one"]).find("sink", "table")[0].name == "two"
 
 
+def test_two_plugins_with_one_name_both_work(site: Path) -> None:
+    install(site, "same", GOOD.replace("{name}", "a") + HEARD.removeprefix(HEAD))
+    install(site, "other", GOOD.replace("{name}", "b"), distribution="lakeward-other")
+    (site / "lakeward_other-1.2.dist-info" / "entry_points.txt").write_text("[lakeward]\nsame = lwtest_other\n")
+    plugins = load(site)
+    assert [plugin.status for plugin in plugins.found] == ["ready", "ready"]
+    assert [component.name for _, component in plugins.components()] == ["a", "b"]
+    assert len(plugins.manager.hook.lakeward_run_finished.get_hookimpls()) == 1
+
+
 def test_an_unknown_name_gets_a_guess_or_all_names(site: Path) -> None:
     install(site, "parquet", GOOD)
     install(site, "delta", GOOD)
@@ -235,7 +245,9 @@ def test_an_observer_that_fails_keeps_no_other_from_hearing_and_leaks_nothing(si
     with caplog.at_level(logging.ERROR):
         load(site).notify("lakeward_run_finished", run=1, result=2)
     assert [sys.modules[f"lwtest_{name}"].heard for name in ("a", "c")] == [[2], [2]]
-    assert [record.getMessage() for record in caplog.records] == ["plugin b failed in lakeward_run_finished: OSError: token ***"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "plugin b (lakeward-b 1.2) failed in lakeward_run_finished: OSError: token ***"
+    ]
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
