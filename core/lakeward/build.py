@@ -18,8 +18,8 @@ from attrs import frozen
 from cattrs.errors import ForbiddenExtraKeysError
 
 from lakeward.errors import OptionError
-from lakeward.options import NAMES, init_fields, is_union, type_words
-from lakeward.secrets import Secret
+from lakeward.options import NAMES, in_range, init_fields, is_union, type_words
+from lakeward.secrets import Secret, SecretReference
 
 Step = str | int
 T = TypeVar("T")
@@ -75,18 +75,21 @@ def _is_any(kind: Any) -> bool:
 
 def duration(value: object) -> timedelta:
     """`5s`, `250ms`, `1.5h`, `10m`, `1d`, or a number of seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return timedelta(seconds=value)
     match = DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if not match:
-        raise ValueError(f"expected a duration such as 5s, 250ms, 10m or 1h, got {_got(value)}")
-    return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+    try:
+        if match:
+            return timedelta(seconds=float(match[1]) * UNITS[match[2]])
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return timedelta(seconds=value)
+    except (OverflowError, ValueError):
+        pass  # longer than a timedelta can be, infinite, or not a number
+    raise ValueError(f"expected a duration such as 5s, 250ms, 10m or 1h, got {_got(value)}")
 
 
 def _got(value: object) -> str:
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return f"{NAMES[type(value)]} ({value!r})" if len(repr(value)) <= 40 else NAMES[type(value)]
-    return "a secret" if isinstance(value, Secret) else NAMES.get(type(value), type(value).__name__)
+    return "a secret" if isinstance(value, (Secret, SecretReference)) else NAMES.get(type(value), type(value).__name__)
 
 
 def _expect(value: object, kinds: tuple[type, ...], wanted: str) -> Any:
@@ -107,8 +110,8 @@ def _secret(value: object, _: type) -> Secret:
 
 def _literal(value: object, kind: Any) -> object:
     allowed = get_args(kind)
-    if value not in allowed:
-        guess = get_close_matches(str(value), [str(choice) for choice in allowed], 1)
+    if not any(value == choice and type(value) is type(choice) for choice in allowed):  # 1 == True == 1.0
+        guess = get_close_matches(value, [str(choice) for choice in allowed], 1) if isinstance(value, str) else []
         hint = f", did you mean {guess[0]!r}?" if guess else ""
         raise ValueError(f"expected one of {', '.join(map(str, allowed))}; got {_got(value)}{hint}")
     return value
@@ -149,8 +152,20 @@ def _collection(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], 
 
 
 def _nested(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
-    hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+    checks = {one.name: cattrs.override(struct_hook=partial(_checked, converter, one)) for one in init_fields(kind)}
+    hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **checks)  # type: ignore[arg-type]  # the stubs know the named ones only
     return lambda value, _: hook(_expect(value, (dict,), NAMES[dict]), kind)
+
+
+def _checked(converter: cattrs.Converter, attribute: attrs.Attribute[Any], value: Any, kind: Any) -> Any:
+    """Limits are looked at here already, because a component with another mistake is never made and would not see them."""
+    found = converter.structure(value, kind)
+    if attribute.validator is in_range:
+        try:
+            in_range(None, attribute, found)
+        except OptionError as error:
+            raise ValueError(error.message) from None
+    return found
 
 
 def _mistakes(error: BaseException, path: tuple[Step, ...]) -> Iterator[Mistake]:
@@ -164,10 +179,10 @@ def _mistakes(error: BaseException, path: tuple[Step, ...]) -> Iterator[Mistake]
             yield Mistake((*path, key), "unknown option" + suggestion(key, known), at_key=True)
     elif isinstance(error, OptionError):
         yield Mistake(path + steps(error.option), error.message)
-    elif isinstance(error, KeyError) and path:
+    elif isinstance(error, KeyError) and path and error.args == path[-1:]:
         yield Mistake(path, "required, but missing", at_key=True)
-    else:
-        yield Mistake(path, str(error) or type(error).__name__)
+    else:  # a ValueError is written for the person; of others the message alone says too little
+        yield Mistake(path, str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}")
 
 
 def _step(error: BaseException) -> tuple[Step, ...]:

@@ -17,6 +17,7 @@ from attrs import field, frozen
 
 from lakeward.build import Step
 from lakeward.errors import ConfigError, Place, Problem
+from lakeward.secrets import SecretReference
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_ALIASES = 256 * 1024, 20, 20_000, 50
 INT = re.compile(r"[-+]?[0-9]{1,4000}")  # Python refuses more digits
@@ -29,14 +30,6 @@ SPECIAL = {"": None, "~": None, ".NaN": math.nan} | {
 REFERENCE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?|([a-z][a-z0-9_]*):(?!-)([^}]+))\}|\$\{")
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Route = tuple[Step, ...]
-
-
-@frozen
-class SecretReference:
-    """`${scheme:ref}`, not resolved yet."""
-
-    scheme: str
-    ref: str
 
 
 @frozen

@@ -46,18 +46,25 @@ def option(
     if factory is not None:
         default = attrs.Factory(factory)
     metadata = {"help": help, "unit": unit, "minimum": minimum, "maximum": maximum}
-    return attrs.field(default=default, metadata=metadata, validator=_in_range)
+    return attrs.field(default=default, metadata=metadata, validator=in_range)
 
 
-def _in_range(component: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    low, high = attribute.metadata["minimum"], attribute.metadata["maximum"]
+def in_range(component: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """The validator of every option: raises OptionError for a number or duration outside its limits."""
+    low, high, unit = attribute.metadata["minimum"], attribute.metadata["maximum"], ""
     if isinstance(value, timedelta):
-        value = value.total_seconds()
+        value, unit = value.total_seconds(), " s"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
     if (low is not None and not value >= low) or (high is not None and not value <= high):
-        wanted = f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"from {low:g} to {high:g}"
-        raise OptionError(attribute.name, f"expected {wanted}, got {value}")
+        wanted = f"at least {_number(low)}" if high is None else f"at most {_number(high)}"
+        if low is not None and high is not None:
+            wanted = f"from {_number(low)} to {_number(high)}"
+        raise OptionError(attribute.name, f"expected {wanted}{unit}, got {_number(value)}{unit}")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.15g}"
 
 
 @frozen

@@ -17,9 +17,9 @@ from attrs import field, frozen, mutable
 from lakeward.build import Mistakes, build, steps, suggestion
 from lakeward.components import FILTERED, REJECTED, RESERVED_PORTS, ROW, Sink, Source, Stateful, Transform
 from lakeward.config import Config, Graph, Node
-from lakeward.document import SecretReference
 from lakeward.errors import ConfigError, LakewardError, OptionError, Problem
 from lakeward.plugins import PluginError, Plugins
+from lakeward.secrets import SecretReference
 
 Link = tuple[str, str]
 """A node's name and one of its ports."""

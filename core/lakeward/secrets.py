@@ -7,8 +7,18 @@ import logging
 from typing import NoReturn
 from urllib.parse import quote
 
+from attrs import frozen
+
 _known: set[str] = set()  # every form of every value revealed so far, so that logs and messages can be cleaned
 SHORTEST = 4  # masking "a" everywhere would only garble the logs
+
+
+@frozen
+class SecretReference:
+    """`${scheme:ref}`, not resolved yet."""
+
+    scheme: str
+    ref: str
 
 
 class Secret:

@@ -166,6 +166,20 @@ def test_a_replaced_mapping_forgets_the_places_of_the_old_one(file: Path) -> Non
 # -- mistakes ----------------------------------------------------------------------------------------------------------
 
 
+def test_all_mistakes_are_given_at_once_each_at_its_place(file: Path) -> None:
+    text = "name: 5\nsorce: {use: sqlite}\nsinks: [a]\nbatch:\n  rows: 0\n  wait: soon\n  row: 5\nspool: 7\n"
+    assert sorted(mistakes(file, text)) == [
+        "p.yaml:1:1: source: required, but missing",
+        "p.yaml:1:7: name: expected text, got a whole number (5)",
+        "p.yaml:2:1: sorce: unknown option, did you mean 'source'?",
+        "p.yaml:3:8: sinks: expected a mapping, got a list",
+        "p.yaml:5:9: batch.rows: expected from 1 to 1,000,000, got 0",
+        "p.yaml:6:9: batch.wait: expected a duration such as 5s, 250ms, 10m or 1h, got text ('soon')",
+        "p.yaml:7:3: batch.row: unknown option, did you mean 'rows'?",
+        "p.yaml:8:8: spool: expected a mapping, got a whole number (7)",
+    ]
+
+
 def test_all_mistakes_of_the_nodes_are_given_at_once(file: Path) -> None:
     text = (
         "name: a b\nsource: {path: x}\ntransforms:\n  source: {use: x}\n  a.b: {use: 5}\n  good: {use: x, from: [1]}\n"
@@ -214,6 +228,10 @@ def test_a_pipeline_without_a_sink_is_refused(file: Path) -> None:
 def test_a_name_is_safe_as_a_folder(file: Path, name: str) -> None:
     (mistake,) = mistakes(file, GOOD.replace("environmental", f'"{name}"'))
     assert mistake.startswith("p.yaml:1:7: name: expected letters, digits, - and _ (at most 64), got ")
+
+
+def test_a_secret_has_no_place_in_what_is_lakewards_own(file: Path) -> None:
+    assert mistakes(file, GOOD, "batch.rows=${env:N}") == ["--set batch.rows: batch.rows: expected a whole number, got a secret"]
 
 
 # -- several graphs ----------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lakeward.document import MAX_BYTES, MAX_DEPTH, SecretReference, parse, read_document
+from lakeward.document import MAX_BYTES, MAX_DEPTH, parse, read_document
 from lakeward.errors import ConfigError, Place
+from lakeward.secrets import SecretReference
 
 GOOD = b"""# readings of one node
 name: environmental

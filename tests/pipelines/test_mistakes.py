@@ -27,7 +27,7 @@ MISTAKES = {
     "missing option": (GOOD.replace(", path: out", ""), r"sinks.out.path: required, but missing"),
     "wrong type": (GOOD.replace("path: out", "path: [out]"), r"p.yaml:5:29: sinks.out.path: expected a path, got a list"),
     "wrong choice": (GOOD.replace("path: out", "path: out, compression: snapy"), r"compression: expected one of .*did you mean 'snappy'\?"),
-    "number out of range": (GOOD + "batch: {rows: 0}\n", r"batch.rows: expected from 1 to 1e\+06, got 0"),
+    "number out of range": (GOOD + "batch: {rows: 0}\n", r"batch.rows: expected from 1 to 1,000,000, got 0"),
     "bad duration": (GOOD + "batch: {wait: soon}\n", r"p.yaml:6:15: batch.wait: expected a duration such as 5s"),
     "unset variable": (GOOD.replace("sensor.db", "'${NOWHERE_SET}'"), r"environment variable NOWHERE_SET is not set and has no default"),
     "unset secret": (
