@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from attrs import define, field
+from attrs import define, field, frozen
 from lakeward_webhook.sink import WebhookSink
 
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
@@ -37,17 +37,25 @@ class Receiver:
     kept: dict[str, bytes] = field(factory=dict)
     seen: list[tuple[str, bytes]] = field(factory=list)
     headers: list[dict[str, str]] = field(factory=list)
-    mishaps: list[Callable[[BaseHTTPRequestHandler], bool]] = field(factory=list)
+    mishaps: list[Any] = field(factory=list)
     url: str = ""
 
     def rows(self) -> list[dict[str, Any]]:
         return [row for body in self.kept.values() for row in json.loads(body)["rows"]]
 
 
-def answer(status: int, text: str = "", keep: bool = False, **headers: str) -> Callable[[BaseHTTPRequestHandler], bool]:
-    """Answer so; the part is kept first when `keep`."""
+@frozen
+class Mishap:
+    """What happens to one request; the part is kept first when `keep`."""
 
-    def act(handler: BaseHTTPRequestHandler) -> bool:
+    act: Callable[[BaseHTTPRequestHandler], object]
+    keep: bool = False
+
+
+def answer(status: int, text: str = "", keep: bool = False, **headers: str) -> Mishap:
+    """Answer so."""
+
+    def act(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
@@ -55,20 +63,18 @@ def answer(status: int, text: str = "", keep: bool = False, **headers: str) -> C
         handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
-        return keep
 
-    return act
+    return Mishap(act, keep)
 
 
-def hang_up(keep: bool) -> Callable[[BaseHTTPRequestHandler], bool]:
+def hang_up(keep: bool) -> Mishap:
     """Close the connection without an answer: before the part is kept, or after."""
 
-    def act(handler: BaseHTTPRequestHandler) -> bool:
+    def act(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         handler.connection.shutdown(socket.SHUT_RDWR)
-        return keep
 
-    return act
+    return Mishap(act, keep)
 
 
 @pytest.fixture
@@ -77,19 +83,23 @@ def receiver() -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgement
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             key = self.headers["Idempotency-Key"]
             state.seen.append((key, body))
             state.headers.append(dict(self.headers))
-            if (state.mishaps.pop(0) if state.mishaps else answer(200, "thanks", keep=True))(self):
+            mishap = state.mishaps.pop(0) if state.mishaps else answer(200, "thanks", keep=True)
+            if mishap.keep:
                 state.kept.setdefault(key, body)
+            mishap.act(self)
 
         def log_message(self, *_: object) -> None:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.handle_error = lambda *_: None  # clients that hang up are part of the tests
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         state.url = f"http://127.0.0.1:{server.server_port}/hook?key=of-mine"
@@ -98,9 +108,7 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-READINGS = pa.record_batch(
-    {"_row": list(range(1, 8)), "sensor": [f"s{row}" for row in range(7)], "temperature": [row / 4 for row in range(7)]}
-)
+READINGS = pa.record_batch({"_row": range(1, 8), "sensor": [f"s{row}" for row in range(7)], "temperature": [row / 4 for row in range(7)]})
 
 
 def parcel_of(tmp_path: Path, rows: pa.RecordBatch = READINGS, **token: Any) -> Parcel:
@@ -253,11 +261,11 @@ def test_waits_as_long_as_the_receiver_asks(receiver, sink_of, tmp_path, headers
 
 
 def test_date_to_wait_for_is_read_by_the_clock_of_the_receiver(receiver, sink_of, tmp_path):
-    def act(handler: BaseHTTPRequestHandler) -> bool:
+    def act(handler: BaseHTTPRequestHandler) -> None:
         handler.date_time_string = lambda *_: format_datetime(datetime(2001, 1, 1, tzinfo=UTC), usegmt=True)
-        return answer(503, Retry_After=format_datetime(datetime(2001, 1, 1, 0, 1, 30, tzinfo=UTC), usegmt=True))(handler)
+        answer(503, Retry_After=format_datetime(datetime(2001, 1, 1, 0, 1, 30, tzinfo=UTC), usegmt=True)).act(handler)
 
-    receiver.mishaps = [act]
+    receiver.mishaps = [Mishap(act)]
     with pytest.raises(Retry) as caught:
         sink_of().deliver(parcel_of(tmp_path))
     assert caught.value.after == 90.0
@@ -265,7 +273,7 @@ def test_date_to_wait_for_is_read_by_the_clock_of_the_receiver(receiver, sink_of
 
 def test_silence_is_retried_after_the_timeout(receiver, sink_of, tmp_path):
     release = threading.Event()
-    receiver.mishaps = [lambda handler: release.wait(5) and hang_up(keep=True)(handler)]
+    receiver.mishaps = [Mishap(lambda handler: release.wait(5))]
     try:
         with pytest.raises(Retry, match="ReadTimeout"):
             sink_of(timeout=timedelta(milliseconds=50)).deliver(parcel_of(tmp_path))
