@@ -20,7 +20,7 @@ from lakeward_plugins.sinks.parquet import ParquetSink
 from lakeward_plugins.sources.sqlite import SqliteSource
 
 STEPS: dict[str, list[tuple[type, str]]] = {
-    "read": [(SqliteSource, "read")],
+    "read": [(SqliteSource, "_take")],
     "transform": [(Pipeline, "push")],
     "spool": [(Spool, "write")],
     "record": [(State, "record")],
@@ -51,19 +51,11 @@ def _around(function: Callable[..., Any], reach: Callable[[], None], after: bool
         if not after:
             reach()
         result = function(*args, **kwargs)
-        if after and hasattr(result, "__next__"):  # a generator has read only when its first batch is there
-            return _reaching(result, reach)
         if after:
             reach()
         return result
 
     return dying
-
-
-def _reaching(batches: Any, reach: Callable[[], None]) -> Any:
-    for batch in batches:
-        reach()
-        yield batch
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -196,16 +197,13 @@ def test_help_starts_in_a_blink_and_without_pyarrow(lakeward: Lakeward, folder: 
         "heavy = {'pyarrow', 'numpy', 'cattrs', 'yaml', 'adbc_driver_manager', 'deltalake'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, timeout=60)
-    times = []
-    for _ in range(7):
-        began = time.perf_counter()
-        lakeward("--help")
-        times.append(time.perf_counter() - began)
-    bare = min(_timed([sys.executable, "-c", "pass"]) for _ in range(5))
-    assert min(times) - bare < 0.15, times  # the time of lakeward, without that of the interpreter; the best run, as others share the machine
+    # 150 ms on a quiet machine; on a shared one what holds is the ratio to the libraries that it cannot do without
+    floor = min(_cpu_seconds([sys.executable, "-c", "import attrs, click, pluggy, importlib.metadata"]) for _ in range(5))
+    assert min(_cpu_seconds([sys.executable, "-m", "lakeward", "--help"]) for _ in range(5)) < 2 * floor
 
 
-def _timed(command: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, check=True)
-    return time.perf_counter() - began
+def _cpu_seconds(command: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

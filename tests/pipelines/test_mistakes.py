@@ -29,7 +29,7 @@ MISTAKES = {
     "wrong choice": (GOOD.replace("path: out", "path: out, compression: snapy"), r"compression: expected one of .*did you mean 'snappy'\?"),
     "number out of range": (GOOD + "batch: {rows: 0}\n", r"batch.rows: expected from 1 to 1,000,000, got 0"),
     "bad duration": (GOOD + "batch: {wait: soon}\n", r"p.yaml:6:15: batch.wait: expected a duration such as 5s"),
-    "unset variable": (GOOD.replace("sensor.db", "${NOWHERE_SET}"), r"environment variable NOWHERE_SET is not set and has no default"),
+    "unset variable": (GOOD.replace("sensor.db", "'${NOWHERE_SET}'"), r"environment variable NOWHERE_SET is not set and has no default"),
     "unset secret": (
         GOOD + "transforms: {p: {use: gps_fuzz, key: '${env:NOWHERE_SET}'}}\n",
         r"transforms.p.key: .*NOWHERE_SET is not set",
@@ -42,17 +42,17 @@ MISTAKES = {
     ),
     "dangling reference": (GOOD.replace("path: out", "path: out, from: cheked"), r"p.yaml:5:40: sinks.out.from: nothing named 'cheked'"),
     "unknown port": (
-        GOOD.replace("path: out", "path: out, from: c.vald") + "transforms: {c: {use: physics_validation, profile: seed}}\n",
+        GOOD.replace("path: out", "path: out, from: c.vald") + "transforms: {c: {use: physics_validation, rules: [{id: t, kind: range, field: temperature, fail: [0, 50]}]}}\n",
         r"'c' has no port 'vald', did you mean 'valid'\?",
     ),
     "port left out": (
-        GOOD + "transforms: {c: {use: physics_validation, profile: seed}}\n",
+        GOOD + "transforms: {c: {use: physics_validation, rules: [{id: t, kind: range, field: temperature, fail: [0, 50]}]}}\n",
         r"sinks.out: 'c' has several ports: write `from: c.valid or c.anomalies`|'c' has several ports",
     ),
     "missing column": (GOOD + "transforms: {f: {use: filter, remove_nulls: [temprature]}}\n", r"transforms.f.remove_nulls.*no column 'temprature'"),
-    "missing file": (GOOD.replace("sensor.db", "gone.db"), r"p.yaml:3:30: source.path: .*gone.db"),
-    "not a database": (GOOD.replace("sensor.db", "p.yaml"), r"p.yaml:3:30: source.path: .*p.yaml"),
-    "a folder": (GOOD.replace("sensor.db", "."), r"p.yaml:3:30: source.path: "),
+    "missing file": (GOOD.replace("sensor.db", "gone.db"), r"p.yaml:3:29: source.path: .*gone.db"),
+    "not a database": (GOOD.replace("sensor.db", "p.yaml"), r"p.yaml:3:29: source.path: .*p.yaml"),
+    "a folder": (GOOD.replace("sensor.db", "."), r"p.yaml:3:29: source.path: "),
     "no table": (GOOD.replace("sensor.db", "empty.db"), r"source.(path|table): .*no table"),
     "two candidate tables": (GOOD.replace("sensor.db", "two.db"), r"source.*table: .*(one.*two|two.*one)"),
     "misspelt table": (GOOD.replace("sensor.db", "two.db, table: onne"), r"source.table: .*did you mean 'one'\?"),
@@ -108,7 +108,7 @@ def test_an_unreadable_database_is_a_mistake_of_its_path(folder: Path) -> None:
     (folder / "sensor.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
     ran = lakeward(folder, "run", "p.yaml", "--once")
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert re.search(r"p.yaml:3:30: source.path: ", ran.stderr), ran.stderr
+    assert re.search(r"p.yaml:3:29: source.path: ", ran.stderr), ran.stderr
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(folder: Path) -> None:
@@ -121,7 +121,7 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(folder: Path) ->
     lines = [int(line.split(":")[1]) for line in ran.stderr.splitlines()[:-1]]
     assert lines == sorted(lines)
     assert set(lines) == {2, 4, 6, 7}, ran.stderr
-    assert ran.stderr.splitlines()[-1] == "5 problems found"
+    assert ran.stderr.splitlines()[-1] == "6 problems found"
 
 
 def test_check_gives_problems_as_json(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from lakeward.cli.logs import start_logging
 from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
 from lakeward.errors import ConfigError
 
@@ -23,6 +24,7 @@ Examples:
 @json_option
 def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check the pipeline in FILE: the file, its plugins, their options, the source's table and columns."""
+    start_logging("text", "warning")
     from lakeward.config import load
     from lakeward.pipeline import plan
     from lakeward.plugins import load_plugins

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from lakeward.cli.logs import start_logging
 from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
 
 EPILOG = """\b
@@ -23,6 +24,7 @@ Examples:
 @json_option
 def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Explain the pipeline in FILE: how its parts are joined, how it reads, which columns go where."""
+    start_logging("text", "warning")
     from lakeward.config import load
     from lakeward.pipeline import plan
     from lakeward.plugins import load_plugins

@@ -144,7 +144,7 @@ def _rejected(table: Table, odd: Sequence[pa.RecordBatch]) -> pa.RecordBatch | N
             text, utf8 = _text(value)
             texts.append(text)
             if kind or not utf8:
-                faults[row].append(_fault(column, kind, text, utf8))
+                faults[row].append(_fault(column, kind or "", text, utf8))
             mistyped[row] |= bool(kind)
         payload[column.name] = pa.array(texts, pa.string())
     rows = pa.RecordBatch.from_pydict({ROW: keys, **{column.name: payload[column.name] for column in table.columns}})

@@ -38,9 +38,15 @@ from lakeward.timestamps import to_utc
 
 log = logging.getLogger("lakeward.gps_fuzz")
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+Mode = Literal["uniform_disc", "planar_laplace"]
+Release = Literal["cell", "offset"]
+BaseUse = Literal["fallback", "anchor", "ignore"]
+OnMissing = Literal["pass", "null", "drop", "error"] | None  # an unquoted null in YAML is None
+OnInvalid = Literal["null", "drop", "reject"] | None
 
 
 @frozen
@@ -64,52 +70,32 @@ class GpsFuzz:
     ports: ClassVar[tuple[str, ...]] = ("main",)
     row_wise: ClassVar[bool] = True
 
-    mode: Literal["uniform_disc", "planar_laplace"] = option(
-        "uniform_disc", help="How distances are spread: evenly over a disc, or without a limit but with a formal guarantee."
-    )
+    mode: Mode = option("uniform_disc", help="Distances spread evenly over a disc, or without limit but with a formal guarantee.")
     key: Secret = option(help="Secret of at least 16 bytes: text, or 32 and more hexadecimal digits, which stand for bytes.")
-    radius_meters: float = option(50.0, help="Radius of the disc, for uniform_disc.", unit="m", minimum=0.1, maximum=1e6)
-    epsilon: float | None = option(
-        None, help="Privacy lost per metre, for planar_laplace; the mean distance is 2/epsilon.", unit="1/m", minimum=1e-6, maximum=10
-    )
-    privacy_level: float | None = option(
-        None, help="Privacy lost within `protection_radius_m`, such as 0.693 (ln 2), in place of epsilon.", minimum=1e-3, maximum=100
-    )
-    protection_radius_m: float | None = option(
-        None, help="Distance within which positions look alike, in place of epsilon.", unit="m", minimum=0.1, maximum=1e6
-    )
+    radius_meters: float = option(50.0, help="Radius of the disc of uniform_disc.", unit="m", minimum=0.1, maximum=1e6)
+    epsilon: float | None = option(None, help="Privacy lost per metre, for planar_laplace.", unit="1/m", minimum=1e-6, maximum=10)
+    privacy_level: float | None = option(None, help="In place of epsilon: privacy lost over the radius.", minimum=1e-3, maximum=100)
+    protection_radius_m: float | None = option(None, help="In place of epsilon: the radius.", unit="m", minimum=0.1, maximum=1e6)
     cell_m: float | None = option(100.0, help="Size of the cells within which the noise stays the same.", unit="m", minimum=1, maximum=1e6)
-    release: Literal["cell", "offset"] = option(
-        "cell", help="Move the centre of the cell, or (offset) the true position, which shows how it moves within the cell."
-    )
-    bucket_s: float | None = option(
-        None, help="Change the noise this often, which is weaker: the noise of many buckets averages out.", unit="s", minimum=1, maximum=1e9
-    )
+    release: Release = option("cell", help="Move the cell's centre, or (offset) the true position, which shows how it moves in the cell.")
+    bucket_s: float | None = option(None, help="Change the noise this often; weaker, as it averages out.", unit="s", minimum=1, maximum=1e9)
     fields: Fields = option(factory=Fields, help="The columns to read.")
     scrub_fields: list[str] = option(factory=list, help="Other columns that can tell the position, such as an address; they become NULL.")
     base_lat: float | None = option(None, help="Latitude of the base.", unit="degrees", minimum=-90, maximum=90)
     base_lon: float | None = option(None, help="Longitude of the base.", unit="degrees", minimum=-180, maximum=180)
-    base_use: Literal["fallback", "anchor", "ignore"] = option(
-        "ignore", help="Take the base as position of the rows that have none (fallback), or of those that have a valid one (anchor)."
-    )
+    base_use: BaseUse = option("ignore", help="Take the base for missing positions (fallback) or in place of all valid ones (anchor).")
     out_decimals: int = option(6, help="Decimals of the output; the sixth is a tenth of a metre.", minimum=0, maximum=15)
-    on_missing: Literal["pass", "null", "drop", "error"] | None = option(
-        "pass", help="Rows without a position: keep NULL (pass, null), drop them, or make them dead letters (error)."
-    )
-    on_invalid: Literal["null", "drop", "reject"] | None = option(
-        "null", help="Rows with an invalid position: make it NULL, drop them, or make them dead letters (reject)."
-    )
+    on_missing: OnMissing = option("pass", help="Rows without position: leave it NULL (pass, null), drop, or make dead letters (error).")
+    on_invalid: OnInvalid = option("null", help="Rows with an invalid position: make it NULL, drop, or make dead letters (reject).")
     wrap_longitude: bool = option(False, help="Take longitudes beyond 180 and up to 540 degrees as once around too far.")
     _mac: hmac.HMAC = field(init=False, repr=False)
-    _distances: Callable[[Floats], Floats] = field(init=False, repr=False)
     _scale: float = field(init=False)
     _grid: Grid | None = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._mac = hmac.new(_key_bytes(self.key), b"lakeward/gps/v1\0%b\0" % self.mode.encode(), "sha256")
-        self._distances = DISTANCES[self.mode]
         self._scale = self._metres()
-        self._grid = Grid.of(self.cell_m) if self.cell_m is not None else None
+        self._grid = Grid(math.ceil(math.pi * WGS84.a / self.cell_m)) if self.cell_m is not None else None
         if self._grid is None and self.release == "cell":
             raise OptionError("release", "there is no cell to release; give `cell_m`, or `release: offset`")
         if self.base_use != "ignore" and (self.base_lat is None or self.base_lon is None):
@@ -119,14 +105,14 @@ class GpsFuzz:
 
     def _metres(self) -> float:
         """The radius of the disc, or 1/epsilon."""
-        laplace = [name for name in ("epsilon", "privacy_level", "protection_radius_m") if getattr(self, name) is not None]
+        reach = self.privacy_level, self.protection_radius_m
         if self.mode == "uniform_disc":
-            if laplace:
-                raise OptionError(laplace[0], "has no effect on uniform_disc; remove it, or set `mode: planar_laplace`")
+            if self.epsilon or any(reach):
+                raise OptionError("mode", "uniform_disc takes no epsilon and no privacy_level; did you mean planar_laplace?")
             return self.radius_meters
-        if laplace == ["epsilon"] and self.epsilon:
+        if self.epsilon and not any(reach):
             return 1 / self.epsilon
-        if laplace == ["privacy_level", "protection_radius_m"] and self.privacy_level and self.protection_radius_m:
+        if self.privacy_level and self.protection_radius_m and not self.epsilon:
             return self.protection_radius_m / self.privacy_level
         raise OptionError("epsilon", "planar_laplace needs epsilon, or privacy_level with protection_radius_m, and not both")
 
@@ -142,14 +128,12 @@ class GpsFuzz:
             based = causes == (GOOD if self.base_use == "anchor" else MISSING)
             lat[based], lon[based], causes[based] = self.base_lat, self.base_lon, GOOD
         buckets = self._buckets(batch, causes)
-        names, devices = _names(batch.column(self.fields.device))
         good = causes == GOOD
-        moved = self._move(lat[good], _half_open(lon[good]), names, devices[good], buckets[good])
+        names, devices = _names(batch.column(self.fields.device))
+        moved = self._move(lat[good], _below_180(lon[good]), names, devices[good], buckets[good])
         lat[good], lon[good] = (np.round(part, self.out_decimals) + 0.0 for part in moved)  # + 0.0 turns -0.0 into 0.0
         _tell(causes, null_island)
-        return self._part(self._hide(batch, pa.array(lat, mask=~good), pa.array(_half_open(lon), mask=~good)), causes)
-
-    # -- what comes in -------------------------------------------------------------------------------------------------
+        return self._part(self._hide(batch, pa.array(lat, mask=~good), pa.array(_below_180(lon), mask=~good)), causes)
 
     def _check(self, schema: pa.Schema) -> None:
         read = ("lat", "lon", "device") if self.bucket_s is None else ("lat", "lon", "device", "time")
@@ -165,20 +149,18 @@ class GpsFuzz:
     def _degrees(self, batch: pa.RecordBatch, which: str) -> tuple[Floats, Bools]:
         """Degrees, NaN where they cannot be read; and where there is nothing to read."""
         name = getattr(self.fields, which)
-        column = _decoded(batch.column(name))
+        column = _plain(batch.column(name))
         kind, empty = column.type, column.is_null()
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            text = pc.utf8_trim_whitespace(column)
+        if pa.types.is_large_string(kind):
+            text = pc.ascii_trim_whitespace(column)
             empty = pc.equal(text, pa.scalar("", kind)).fill_null(True)
             column = pc.if_else(pc.match_substring_regex(text, PLAIN_NUMBER), text, pa.scalar(None, kind))
         elif pa.types.is_boolean(kind):  # true is not one degree
             column = pa.nulls(len(column), pa.float64())
         elif not any(test(kind) for test in NUMERIC):
             raise OptionError(f"fields.{which}", f"column {name!r} is {kind}; expected numbers or text")
-        degrees = column.cast(pa.float64(), safe=False).fill_null(np.nan)  # unsafe: big integers may lose digits, they are out of range
-        return np.array(degrees.to_numpy(zero_copy_only=False)), empty.to_numpy(
-            zero_copy_only=False
-        )  # np.array copies: apply() writes to it
+        degrees = column.cast(pa.float64(), safe=False).fill_null(np.nan)  # unsafe: integers that lose digits are out of range
+        return np.array(degrees), np.array(empty)  # copies, which may be written to
 
     def _buckets(self, batch: pa.RecordBatch, causes: Ints) -> Ints:
         """The bucket of each row. Good rows without a time get that as their cause."""
@@ -188,11 +170,9 @@ class GpsFuzz:
             times, _ = to_utc(batch.column(self.fields.time))
         except TypeError as error:
             raise OptionError("fields.time", f"column {self.fields.time!r}: {error}") from error
-        causes[(causes == GOOD) & times.is_null().to_numpy(zero_copy_only=False)] = NO_TIME
-        micros = times.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+        causes[(causes == GOOD) & np.asarray(times.is_null())] = NO_TIME
+        micros: Ints = np.asarray(times.cast(pa.int64()).fill_null(0))
         return np.floor(micros / 1e6 / self.bucket_s).astype(np.int64)
-
-    # -- the noise -----------------------------------------------------------------------------------------------------
 
     def _move(self, lat: Floats, lon: Floats, names: list[bytes], devices: Ints, buckets: Ints) -> tuple[Floats, Floats]:
         """The positions, moved; the work is done once for each distinct device, cell and bucket."""
@@ -205,11 +185,12 @@ class GpsFuzz:
         time_texts = [b"" if self.bucket_s is None else b"%d" % number for number in times.tolist()]
         indices = zip(device.tolist(), cell.tolist(), time.tolist(), strict=True)
         u1, u2 = self._uniform(b"%b\0%b\0%b" % (names[d], cell_texts[c], time_texts[t]) for d, c, t in indices)
-        distance, azimuth = self._scale * self._distances(u1), 360 * u2
+        azimuth, distance = 360 * u2, self._scale * DISTANCES[self.mode](u1)
         if self._grid and self.release == "cell":
-            lat, lon = _shifted(*self._grid.centres(cells[cell]), azimuth, distance)
-            return lat[inverse], lon[inverse]
-        return _shifted(lat, lon, azimuth[inverse], distance[inverse])
+            moved = WGS84.fwd(*self._grid.centres(cells[cell]), azimuth, distance, return_back_azimuth=False)
+            return moved[1][inverse], moved[0][inverse]
+        moved = WGS84.fwd(lon, lat, azimuth[inverse], distance[inverse], return_back_azimuth=False)
+        return moved[1], moved[0]
 
     def _uniform(self, messages: Iterable[bytes]) -> tuple[Floats, Floats]:
         """u1 and u2 of each message."""
@@ -218,11 +199,8 @@ class GpsFuzz:
             mac = self._mac.copy()
             mac.update(message)
             digests += mac.digest()
-        words = np.frombuffer(digests, ">u8").reshape(-1, 4)[:, :2]
-        uniform = (words >> 11) * 2.0**-53
-        return uniform[:, 0].copy(), uniform[:, 1].copy()
-
-    # -- what goes out -------------------------------------------------------------------------------------------------
+        words = np.frombuffer(digests, ">u8") >> 11
+        return words[0::4] * 2.0**-53, words[1::4] * 2.0**-53
 
     def _hide(self, batch: pa.RecordBatch, lat: pa.Array[Any], lon: pa.Array[Any]) -> pa.RecordBatch:
         """All rows without their true position: dead letters are kept and read, too."""
@@ -237,20 +215,13 @@ class GpsFuzz:
     def _part(self, batch: pa.RecordBatch, causes: Ints) -> dict[str, pa.RecordBatch]:
         kept = np.ones(batch.num_rows, np.bool_)
         leaving: dict[str, list[pa.RecordBatch]] = {}
-        for reason, rows, action in (
-            ("position_missing", causes == MISSING, self.on_missing),
-            ("position_invalid", causes > MISSING, self.on_invalid),
-        ):
-            if action in ("drop", "error", "reject") and rows.any():
+        missing, invalid = (causes == MISSING, "position_missing", self.on_missing), (causes > MISSING, "position_invalid", self.on_invalid)
+        for rows, reason, action in (missing, invalid):
+            if action in LEAVES_BY and rows.any():
                 kept &= ~rows
-                part = batch.filter(pa.array(rows))
-                if action == "drop":
-                    leaving.setdefault("filtered", []).append(filtered(part, reason))
-                else:
-                    details = pa.array(CAUSES).take(pa.array(causes[rows]))
-                    leaving.setdefault("rejected", []).append(rejected(part, reason, details))
-        main = batch if kept.all() else batch.filter(pa.array(kept))
-        return {"main": main} | {port: _in_order(parts) for port, parts in leaving.items()}
+                port, part, details = LEAVES_BY[action], batch.filter(pa.array(rows)), CAUSES.take(causes[rows])
+                leaving.setdefault(port, []).append(filtered(part, reason) if port == "filtered" else rejected(part, reason, details))
+        return {"main": batch if kept.all() else batch.filter(pa.array(kept))} | {port: _in_order(parts) for port, parts in leaving.items()}
 
 
 # -- places ------------------------------------------------------------------------------------------------------------
@@ -269,11 +240,6 @@ class Grid:
 
     rows: int
 
-    @classmethod
-    def of(cls, cell_m: float) -> Grid:
-        """With cells of at most this height."""
-        return cls(math.ceil(math.pi * WGS84.a / cell_m))
-
     def cells(self, lat: Floats, lon: Floats) -> Ints:
         """The cell of each position as one number, row * 2**32 + column. Longitudes are below 180."""
         row = np.minimum(np.floor((lat + 90) * (self.rows / 180)), self.rows - 1)
@@ -282,28 +248,22 @@ class Grid:
         return row.astype(np.int64) << 32 | column.astype(np.int64)
 
     def centres(self, cells: Ints) -> tuple[Floats, Floats]:
-        """Latitudes and longitudes."""
+        """Longitudes and latitudes, in the order that pyproj wants."""
         row, column = cells >> 32, cells & 0xFFFFFFFF
-        return self._latitude(row), (column + 0.5) * (360 / self._columns(row)) - 180
+        return (column + 0.5) * (360 / self._columns(row)) - 180, self._latitude(row)
 
     def texts(self, cells: Ints) -> list[bytes]:
         """As row:column."""
         return [b"%d:%d" % (cell >> 32, cell & 0xFFFFFFFF) for cell in cells.tolist()]
 
     def _columns(self, row: npt.NDArray[Any]) -> Floats:
-        return np.ceil(2 * self.rows * np.cos(np.radians(self._latitude(row))))
+        return np.asarray(np.ceil(2 * self.rows * np.cos(np.radians(self._latitude(row)))))
 
     def _latitude(self, row: npt.NDArray[Any]) -> Floats:
         return (row + 0.5) * (180 / self.rows) - 90
 
 
-def _shifted(lat: Floats, lon: Floats, azimuth: Floats, distance: Floats) -> tuple[Floats, Floats]:
-    lon, lat, _ = WGS84.fwd(lon, lat, azimuth, distance, return_back_azimuth=False)
-    return lat, lon
-
-
-def _half_open(lon: Floats) -> Floats:
-    """Longitudes in [-180, 180)."""
+def _below_180(lon: Floats) -> Floats:
     return np.where(lon >= 180, lon - 360, lon)
 
 
@@ -322,7 +282,7 @@ def planar_laplace(u: Floats) -> Floats:
     Letters 17(8), 2013). The steps are fixed, not until it converges, so that no row's result depends on the others in its batch.
     """
     goal = np.maximum(-np.log1p(-u), 2.0**-60)  # at 0 the steps would divide by zero; this is far less than a micrometre
-    r = np.sqrt(2 * goal) + goal * (2 / 3)
+    r: Floats = np.sqrt(2 * goal) + goal * (2 / 3)
     for _ in range(4):
         over = r - np.log1p(r) - goal
         slope = r / (1 + r)
@@ -337,15 +297,12 @@ DISTANCES: dict[str, Callable[[Floats], Floats]] = {"uniform_disc": uniform_disc
 KEY_BYTES = 16  # a shorter key could be found by trying
 NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
 PLAIN_NUMBER = r"^[+-]?(?:\d{1,15}(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?$"  # a decimal comma could be two things, so it is none
+LEAVES_BY = {"drop": "filtered", "error": "rejected", "reject": "rejected"}
 GOOD, MISSING, ONE_MISSING, NO_NUMBER, OUT_OF_RANGE, NO_TIME = range(6)
-CAUSES = (
-    "valid",
-    "no latitude and no longitude",
-    "latitude or longitude is missing",
-    "latitude or longitude is no finite number",
-    "latitude or longitude is out of range",
-    "no time that can be read, to know the bucket",
-)
+CAUSES = pa.array([
+    "valid", "no latitude and no longitude", "latitude or longitude is missing", "latitude or longitude is no finite number",
+    "latitude or longitude is out of range", "no time that can be read, to know the bucket",
+])  # fmt: skip
 
 
 def _causes(lat: Floats, no_lat: Bools, lon: Floats, no_lon: Bools) -> Ints:
@@ -357,37 +314,36 @@ def _causes(lat: Floats, no_lat: Bools, lon: Floats, no_lon: Bools) -> Ints:
 
 def _tell(causes: Ints, null_island: int) -> None:
     """How many rows have no position and why; never where any of them is."""
-    counts = {CAUSES[cause]: count for cause, count in enumerate(np.bincount(causes).tolist()) if cause != GOOD and count}
-    counts |= {"suspect_null_island": null_island} if null_island else {}
-    if counts:
-        log.info("of %d rows: %s", len(causes), ", ".join(f"{cause}: {count}" for cause, count in counts.items()))
+    counts = zip(CAUSES.to_pylist(), np.bincount(causes, minlength=len(CAUSES)).tolist(), strict=True)
+    found = [f"{cause}: {count}" for cause, count in [*counts, ("suspect_null_island", null_island)] if count and cause != "valid"]
+    if found:
+        log.info("of %d rows: %s", len(causes), ", ".join(found))
 
 
 def _names(column: pa.Array[Any]) -> tuple[list[bytes], Ints]:
     """The distinct devices as text, and the number of each row's in that list."""
-    column = _decoded(column)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    column = _plain(column)
+    if pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())  # text from SQLite need not be UTF-8
     distinct = column.dictionary_encode(null_encoding="encode")
-    names = ["" if value is None else value for value in distinct.dictionary.to_pylist()]
-    codes = distinct.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return [name if isinstance(name, bytes) else str(name).encode() for name in names], codes
+    names = [b"" if name is None else name for name in distinct.dictionary.to_pylist()]
+    return [name if isinstance(name, bytes) else str(name).encode() for name in names], np.asarray(distinct.indices).astype(np.int64)
 
 
-def _decoded(column: Any) -> Any:
-    return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+def _plain(column: Any) -> Any:
+    """Without a dictionary, and with one type for all text."""
+    column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    return column.cast(pa.large_string()) if pa.types.is_string(column.type) else column
 
 
 def _in_order(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
     """As one batch in the order of the rows, which must not depend on how they were cut into batches."""
-    if len(parts) == 1:
-        return parts[0]
     return pa.Table.from_batches(parts).sort_by(ROW).combine_chunks().to_batches()[0]
 
 
 def _key_bytes(key: Secret) -> bytes:
     if not isinstance(key, Secret):
-        raise OptionError("key", "is a secret: do not write it here, refer to it as ${env:NAME} or ${file:/path}")
+        raise OptionError("key", "is a secret; refer to it as ${env:NAME} or ${file:/path}")
     text = key.reveal()
     found = bytes.fromhex(text) if re.fullmatch(r"(?:[0-9a-fA-F]{2}){16,}", text) else text.encode()
     if len(found) < KEY_BYTES:

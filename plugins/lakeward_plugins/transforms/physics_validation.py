@@ -47,10 +47,11 @@ class PhysicsValidation:
     _told: set[str] = field(init=False, factory=set, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        own = {rule.id: rule for rule in self.rules}
+        own: dict[str, Rule] = {}
         for number, rule in enumerate(self.rules):
-            if own[rule.id] is not rule:
-                raise OptionError(f"rules[{number}].id", f"there are two rules {rule.id!r}; give each an id of its own")
+            if rule.id in own:
+                raise OptionError(f"rules[{number}].id", f"there is a rule {rule.id!r} already; give each an id of its own")
+            own[rule.id] = rule
         rules = {rule.id: rule for rule in PROFILES[self.profile]} | own
         if not rules:
             raise OptionError("profile", "there is nothing to check; name a profile, such as seed, or write rules")
@@ -219,7 +220,7 @@ def _judge_range(rule: Rule, readings: Readings) -> Broken:
     rows = np.flatnonzero(((values < least) | (values > most)) & ~readings.missing)
     values = values[rows]  # from here on only rows that break the rule cost anything
     failed, below = (values < low) | (values > high), values < least
-    limits = np.array([_limits(rule.suspect), _limits(rule.fail)])[failed.astype(int), np.where(below, 0, 1)]
+    limits = np.array([_limits(rule.suspect), _limits(rule.fail)], np.float64)[failed.astype(int), np.where(below, 0, 1)]
     side = pa.array([" is above ", " is below "]).take(_array(below.astype(np.int8)))
     messages = pc.binary_join_element_wise(readings.column + " ", _array(values).cast(TEXT), side, _array(limits).cast(TEXT), "")
     ranks = np.where(failed, FAIL, SUSPECT).astype(np.uint8)
@@ -254,10 +255,12 @@ def _limits(pair: list[float | None]) -> tuple[float, float]:
 
 
 def _exact(limits: tuple[float, float], kind: np.dtype[Any]) -> tuple[float, float]:
-    """The limits as numbers that compare with this type without rounding; large whole numbers would lose digits as floats."""
+    """The limits as numbers of this type, which compare without rounding; large whole numbers would lose digits as floats."""
+    low, high = limits
     if kind.kind == "f":
-        return limits
-    (low, high), bounds = limits, np.iinfo(kind)
+        most = float(np.finfo(kind).max)
+        return max(low, -most), min(high, most)
+    bounds = np.iinfo(kind)
     return math.ceil(max(low, bounds.min)), math.floor(min(high, bounds.max))
 
 

@@ -110,7 +110,7 @@ class Window:
         """Two Arrow streams: the keys, and the sums of the open windows."""
         note = {"options": self._fingerprint(), "base": self._base, "keys": len(self._keys), "watermarks": self._watermarks.tolist()}
         keys = self._key_rows(list(self._keys)).replace_schema_metadata({b"lakeward": json.dumps(note).encode()})
-        columns = [self._open.slots, self._open.rows, *self._open.sums.reshape(-1, len(self._open.slots))]
+        columns = [self._open.slots, self._open.rows, *(values for part in self._open.sums for values in part)]
         windows = pa.RecordBatch.from_arrays([pa.array(column) for column in columns], names=list(map(str, range(len(columns)))))
         out = pa.BufferOutputStream()
         for part in (keys, windows):
