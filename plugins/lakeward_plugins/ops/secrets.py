@@ -44,7 +44,8 @@ def _from_file(name: str) -> str:
         value = raw.decode()
     except UnicodeDecodeError:  # without `from`: the cause would carry the bytes of the secret into a traceback
         raise OptionError("", f"secret file {name} is not UTF-8 text; is it the right file?") from None
-    value = value.removesuffix("\n").removesuffix("\r")  # editors and `echo` end the line
+    if value.endswith("\n"):  # editors and `echo` end the line
+        value = value[:-1].removesuffix("\r")
     if not value:
         raise OptionError("", f"secret file {name} is empty")
     return value

@@ -29,11 +29,12 @@ if TYPE_CHECKING:  # the model loads when it runs: every `lakeward --help` asks 
 LAKEWARD_API = (1, 0)
 MODES = ("normal", "spike", "trend", "stuck", "missing", "drift")
 DEFAULT_RATE = 10.0  # rows/s
+SLOWEST = 0.0001  # rows/s: one in three hours
 TICK = 0.1  # seconds between commits
 LARGEST = 500  # rows in one commit
 LATENESS = 0.5  # seconds past the duration to write rows that were due in it
 MOST_FILES = 250  # each is three file descriptors; systems commonly allow 1,024
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)?")
 SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 EPILOG = """\b
 Examples:
@@ -58,9 +59,11 @@ def lakeward_commands() -> list[click.Command]:
 # -- what may be written on the command line ---------------------------------------------------------------------------
 
 
-def _finite(_: click.Context, __: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no number to work with")
+def _number(_: click.Context, parameter: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # a range lets it through
+        raise click.BadParameter("nan is no number")
+    if parameter.name == "rate" and 0 < value < SLOWEST:
+        raise click.BadParameter(f"{value} is slower than {SLOWEST} rows a second; 0 is as fast as it can")
     return value
 
 
@@ -120,13 +123,13 @@ def sensor() -> None:
 
 @sensor.command(short_help="Write simulated readings into SQLite.", epilog=EPILOG)
 @click.option("--db", type=click.Path(path_type=Path, dir_okay=False), help="The database [default: data/sensor_data.db].")
-@click.option("--rate", type=click.FloatRange(min=0), default=DEFAULT_RATE, show_default=True, callback=_finite, metavar="N",
+@click.option("--rate", type=click.FloatRange(0, 1_000_000), default=DEFAULT_RATE, show_default=True, callback=_number, metavar="N",
               help="Rows a second, of all sensors together; 0 is as fast as it can.")  # fmt: skip
 @click.option("--duration", callback=_duration, metavar="TIME", help="End after so long, such as 60s or 10m.")
 @click.option("--rows", type=click.IntRange(min=1), metavar="N", help="End after so many rows.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="The same seed gives the same values [default: another each time].")
 @click.option("--start", callback=_moment, metavar="ISO", help="Time of the first reading; the rate gives the others [default: the clock].")
-@click.option("--anomalies", type=click.FloatRange(0, 1), default=0.0, show_default=True, callback=_finite, metavar="SHARE",
+@click.option("--anomalies", type=click.FloatRange(0, 1), default=0.0, show_default=True, callback=_number, metavar="SHARE",
               help="Share of readings with something wrong.")  # fmt: skip
 @click.option("--modes", callback=_kinds, default=",".join(MODES), show_default=True, metavar="LIST", help="What can go wrong.")
 @click.option("--sensors", type=click.IntRange(1, 100_000), default=1, show_default=True, metavar="N",
@@ -190,9 +193,7 @@ class Settings:
         if self.anomalies and not self.modes:
             raise click.UsageError("--modes normal leaves nothing that can go wrong; leave out --anomalies, or name more modes")
         if len(self.cities) * self.sensors > MOST_FILES:
-            raise click.BadParameter(
-                f"with {len(self.cities)} cities, at most {MOST_FILES // len(self.cities)} in each", param_hint="--sensors"
-            )
+            raise click.UsageError(f"{len(self.cities)} x {self.sensors} sensors with a file each are too many; {MOST_FILES} are possible")
 
     @property
     def total(self) -> float:

@@ -305,7 +305,10 @@ INSERT = f"INSERT INTO {TABLE} ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * l
 
 
 def _opened(path: Path, fresh: bool) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{path}: a file is where its folder should be") from error
     _refuse_other_files(path)
     if fresh:
         for suffix in ("", "-wal", "-shm"):
