@@ -26,7 +26,7 @@ def batch(**columns: Any) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict({"_row": pa.array(range(1, count + 1), pa.int64()), **columns})
 
 
-def kept(transform: Filter, rows: pa.RecordBatch) -> list[int]:
+def kept(transform: Filter, rows: pa.RecordBatch) -> list[Any]:
     return transform.apply(rows)["main"]["_row"].to_pylist()
 
 
@@ -66,7 +66,14 @@ def test_a_row_is_counted_under_the_first_rule_that_it_does_not_meet() -> None:
     assert removed(Filter(where={"b": "x", "a": {">": 1}}), rows) == {1: "a > 1", 2: "b == x"}
 
 
-OPERATIONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le, "==": operator.eq, "!=": operator.ne}
+OPERATIONS: dict[str, Any] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 numbers = st.one_of(st.none(), st.just(NAN), st.integers(-3, 3).map(float), st.just(0.5))
 
 
@@ -78,7 +85,7 @@ numbers = st.one_of(st.none(), st.just(NAN), st.integers(-3, 3).map(float), st.j
 @settings(max_examples=100, deadline=None)
 def test_comparisons_equal_those_of_python(values: list[float | None], comparisons: dict[str, Any], nulls: Any) -> None:
     rows = batch(x=pa.array(values, pa.float64()))
-    wanted = {}
+    wanted: dict[int, str] = {}
     for key, value in enumerate(values, 1):
         missing = value is None or math.isnan(value)
         broken = [
