@@ -11,9 +11,8 @@ So nothing is drawn; the noise is a function of a secret key:
 `device` is its column as text, `cell` is row:column, `bucket` is floor(seconds since 1970 / bucket_s); what there is not is empty.
 The origin is the centre of the cell (release: cell) or the true position (release: offset).
 
-planar_laplace is the mechanism of geo-indistinguishability (Andrés, Bordenabe, Chatzikokolakis, Palamidessi, CCS 2013,
-arXiv:1212.1984); its guarantee is for each independent release. uniform_disc has no formal guarantee. With `bucket_s` a device gets
-new noise in each bucket, which averages out again. The true cell never leaves: it would give the position away.
+planar_laplace is the mechanism of geo-indistinguishability (Andrés et al., CCS 2013, arXiv:1212.1984), whose guarantee is for each
+independent release; uniform_disc has none. With `bucket_s` a device gets new noise in each bucket, which averages out again.
 """
 
 from __future__ import annotations
@@ -245,7 +244,7 @@ class Grid:
         row = np.minimum(np.floor((lat + 90) * (self.rows / 180)), self.rows - 1)
         columns = self._columns(row)
         column = np.minimum(np.floor((lon + 180) / 360 * columns), columns - 1)
-        return row.astype(np.int64) << 32 | column.astype(np.int64)
+        return np.asarray(row.astype(np.int64) << 32 | column.astype(np.int64))
 
     def centres(self, cells: Ints) -> tuple[Floats, Floats]:
         """Longitudes and latitudes, in the order that pyproj wants."""
