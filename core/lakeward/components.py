@@ -216,16 +216,16 @@ RESERVED_PORTS = (REJECTED, FILTERED)
 END_OF_INPUT = datetime.max.replace(tzinfo=UTC)
 
 
-def rejected(rows: pa.RecordBatch, reason: str, detail: str | pa.Array[Any] = "") -> pa.RecordBatch:
+def rejected(rows: pa.RecordBatch, reason: str | pa.Array[Any], detail: str | pa.Array[Any] = "") -> pa.RecordBatch:
     """These rows, marked for the port `rejected`.
 
-    `reason` is a short code such as `type` or `time_parse`; `detail` says it to a person, once or one text for each row.
+    `reason` is a short code such as `type` or `time_parse`; `detail` says it to a person. Either is one text, or one for each row.
     """
     return _marked(rows, rows.schema.names, _reason=reason, _detail=detail)
 
 
-def filtered(rows: pa.RecordBatch, rule: str) -> pa.RecordBatch:
-    """The keys of these rows, marked for the port `filtered` with the name of the rule that removed them."""
+def filtered(rows: pa.RecordBatch, rule: str | pa.Array[Any]) -> pa.RecordBatch:
+    """The keys of these rows, marked for the port `filtered` with the rule that removed them: its name, or one for each row."""
     return _marked(rows, [name for name in rows.schema.names if name == ROW], _rule=rule)
 
 

@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from lakeward_webhook.sink import WebhookSink
 
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
-from lakeward.options import build
+from lakeward.build import build
 from lakeward.secrets import Secret
 from lakeward.testing import PluginContract, SinkContract, make_parcel
 from lakeward.testing.hostile import TYPES

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import OptionError
-from lakeward.options import Mistakes, build
+from lakeward.build import Mistakes, build
 from lakeward.testing import TransformContract
 from lakeward_plugins.transforms.schematize import Column, Schematize
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import END_OF_INPUT, OptionError, Refused
-from lakeward.options import Mistakes, build
+from lakeward.build import Mistakes, build
 from lakeward.testing import TransformContract
 from lakeward_plugins.transforms.window import Window
 
