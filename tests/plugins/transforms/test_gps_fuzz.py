@@ -191,6 +191,11 @@ def test_output_is_always_on_the_globe(places: list[tuple[float, float]], decima
         assert ((lon >= -180) & (lon < 180)).all()
 
 
+def test_a_longitude_that_rounds_to_180_is_minus_180() -> None:
+    out = positions(fuzz(release="offset", radius_meters=1.0, out_decimals=0).apply(batch([48.1], [179.6]))["main"])
+    assert out[1, 0] == -180
+
+
 # -- that it sticks ----------------------------------------------------------------------------------------------------
 
 
