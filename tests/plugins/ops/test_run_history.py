@@ -187,7 +187,8 @@ def test_an_endless_error_is_shortened(tmp_path: Path) -> None:
 def test_shows_the_newest_runs_first(tmp_path: Path) -> None:
     for number in range(1, 6):
         start(tmp_path, number)
-        finish(tmp_path, number, *(("failed", "no\nroute to host") if number == 5 else ()), seconds=90 if number == 4 else 1.5)
+        failed = number == 5
+        finish(tmp_path, number, "failed" if failed else "done", "no\nroute to host" if failed else "", 90 if number == 4 else 1.5)
     lines = shown(tmp_path, "--limit", "2").splitlines()
     assert len(lines) == 3
     assert lines[0].split() == ["RUN", "STARTED", "DURATION", "READ", "DELIVERED", "FILTERED", "DEAD", "STATUS", "ERROR"]
