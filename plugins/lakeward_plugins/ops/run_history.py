@@ -185,6 +185,7 @@ def _born(pid: int) -> str | None:
     except PermissionError:
         pass  # it is there, and somebody else's
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""  # no /proc on this system: the id must do
+    return None if fields[0] == "Z" else fields[19]  # a killed process stays as a zombie in a container without an init

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import re
 import signal
 import sys
@@ -148,7 +147,7 @@ def run(as_json: bool, **options: Any) -> None:
     """
     settings = Settings(**options)
     identities = _identities(settings)
-    seed = random.SystemRandom().randrange(2**31) if settings.seed is None else settings.seed
+    seed = int.from_bytes(os.urandom(4), "big") if settings.seed is None else settings.seed
     fleet = _fleet(settings, identities, seed)
     databases = list(dict.fromkeys(one.database for one in identities))
     signals: list[int] = []
