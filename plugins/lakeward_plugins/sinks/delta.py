@@ -15,8 +15,9 @@ What Delta has no type for goes into the nearest type that keeps every value:
     date64                             date
     time32, time64                     string, such as 12:30:00.000005
     duration                           long, in microseconds
-    large, view, fixed size, dictionary, extension  the plain type below
-    null                               string
+    large, view, fixed-size types      the plain type
+    dictionary, extension              the type of the values
+    null                               string; fits into any column of a table that is there
 
 A value that would change on the way, such as a timestamp with nanoseconds, is rejected and never rounded.
 """
@@ -149,7 +150,7 @@ class DeltaSink:
                 commit_properties=CommitProperties(app_transactions=[note], max_commit_retries=None if table else 0),
                 writer_properties=WriterProperties(compression=COMPRESSIONS[self.compression]),
             )
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
             if misfits:
                 raise misfits[0] from None
             if table is None and self._load():
@@ -170,7 +171,7 @@ def _fitting(schema: pa.Schema, table: DeltaTable | None, path: Path) -> pa.Sche
         alike = [other for other in stored.names if other.lower() == name.lower()]
         if not name or FORBIDDEN.search(name):
             raise Refused(
-                f"column {name!r}: Delta allows no empty name, and no blank, tab, newline or ,;{{}}()= in it; rename it with schematize"
+                f"column {name!r}: Delta allows no empty name, nor blank, tab, newline or ,;{{}}()= in it; rename it with schematize"
             )
         if len(alike) > 1:
             raise Refused(f"columns {alike} are one for Delta, which does not tell upper and lower case apart; rename one with schematize")
@@ -191,9 +192,7 @@ def _require_fit(schema: pa.Schema, stored: pa.Schema, table: DeltaTable, path: 
         elif name not in theirs:
             problem = f"the table has no column {name!r}; add it to the table, leave it out with schematize"
         elif ours[name] != theirs[name] and not _widens(ours[name], theirs[name]) and not pa.types.is_null(schema.field(name).type):
-            problem = (
-                f"column {name!r} is {_words(ours[name])} in the rows and {_words(theirs[name])} in the table; cast it with schematize"
-            )
+            problem = f"column {name!r} is {_words(ours[name])} in rows and {_words(theirs[name])} in the table; cast it with schematize"
         else:
             continue
         raise Refused(f"{path}: {problem}, or choose another path")
@@ -337,7 +336,7 @@ def _sorted_errors(path: Path) -> Iterator[None]:
         raise Refused(f"{path}: the table does not take the rows: {_short(error)}") from error
     except (OSError, DeltaError) as error:
         told = OS_ERROR.search(str(error))
-        number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
+        number = int(told[1]) if told else getattr(error, "errno", None)  # delta-rs raises some as OSError without a number
         what = f"{getattr(error, 'filename', None) or path}: {os.strerror(number) if number else _short(error)}"
         if number in LASTING:
             raise Refused(f"cannot write the Delta table: {what}; correct that, or the option `path`, and run again") from error

@@ -138,7 +138,7 @@ def _sorted_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"{error.filename or path}: {error.strerror or error}"
+        what = f"{error.filename2 or error.filename or path}: {error.strerror or error}"
         if error.errno in LASTING:
             raise Refused(f"cannot write Parquet files: {what}; correct that, or the option `path`, and run again") from error
         raise Retry(f"cannot write Parquet files now: {what}") from error

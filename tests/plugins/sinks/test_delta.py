@@ -239,8 +239,8 @@ def test_rejected_rows_are_counted_over_the_whole_parcel(tmp_path):
     [
         (one(a=pa.array([1]), b=pa.array(["x"]), c=pa.array([1])), "the table has no column 'c'; add it to the table"),
         (one(a=pa.array([1])), "the table has a column 'b' that the rows do not have; add it with schematize"),
-        (one(a=pa.array([1.5]), b=pa.array(["x"])), "column 'a' is double in the rows and long in the table; cast it with schematize"),
-        (one(a=pa.array(["1"]), b=pa.array(["x"])), "column 'a' is string in the rows and long in the table"),
+        (one(a=pa.array([1.5]), b=pa.array(["x"])), "column 'a' is double in rows and long in the table; cast it with schematize"),
+        (one(a=pa.array(["1"]), b=pa.array(["x"])), "column 'a' is string in rows and long in the table"),
     ],
     ids=["new", "missing", "narrower", "text"],
 )

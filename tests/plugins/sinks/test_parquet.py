@@ -198,7 +198,7 @@ def test_trouble_that_passes_is_retried_and_leaves_nothing(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", fails(errno.EXDEV))
         patch.setattr(shutil, "copyfile", fails(number))
-        with pytest.raises(Retry, match=os.strerror(number)):
+        with pytest.raises(Retry, match=rf"lake.*: {os.strerror(number)}"):
             sink.deliver(parcel)
     assert everything(tmp_path / "lake") == []
     assert pq.read_table(sink.deliver(parcel).location).num_rows == 3
