@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,15 +23,15 @@ from lakeward import OptionError, Refused, Retry
 Query = Callable[[str, int], pa.Table]
 """Runs one statement that gives at most so many rows."""
 
-HEALING = (
-    "is locked",
-    "attempt to write a readonly database",  # a journal that only its writer can roll back
-    "unable to open database file",
-    "failed to open",
-    "disk I/O error",  # a checkpoint can pull pages away under a reader
-    "locking protocol",
-    "database schema has changed",
-)
+HEALING: Mapping[str, str] = {  # what SQLite says of troubles that pass, and what to add
+    "is locked": "",
+    "attempt to write a readonly database": "; its writer must roll back a journal first, or SQLite may not make its -shm file in the folder",
+    "unable to open database file": "",
+    "failed to open": "",
+    "disk I/O error": "",  # a checkpoint can pull pages away under a reader
+    "locking protocol": "",
+    "database schema has changed": "",
+}
 WRAPPING = re.compile(r"^[A-Z_]+: (\[SQLite\] )?(Failed to \w+ query: )?")
 
 
@@ -69,10 +69,10 @@ def _run(connection: adbc_driver_manager.AdbcConnection, sql: str, rows: int) ->
 
 
 def _sorted(path: Path, error: adbc_driver_manager.Error) -> Exception:
-    said = WRAPPING.sub("", str(error).partition("\n")[0])
-    if any(words in said for words in HEALING):
-        reason = "it cannot be opened" if "failed to open" in said else said
-        return Retry(f"{path}: cannot be read now: {reason}")
+    said = WRAPPING.sub("", re.split(r"\n| 'file:", str(error))[0])  # without the statement, and without a guess at out of memory
+    for words, hint in HEALING.items():
+        if words in said:
+            return Retry(f"{path} cannot be read now: {said}{hint}")
     if "not a database" in said:
         return OptionError("path", f"{path} is not a SQLite database")
     return Refused(f"{path}: SQLite says: {said}")
