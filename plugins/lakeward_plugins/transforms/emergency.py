@@ -1,0 +1,382 @@
+"""Raises alerts when a text holds a keyword, or a reading passes a limit; and says when a reading is back.
+
+A threshold is judged for each key alone, in event time, as OPC UA Part 9 describes it: the alert is raised when the readings have been
+beyond the limit for `on_delay_s` without a break, and cleared when they have been back by the deadband for `off_delay_s` without a
+break. NULL, NaN and infinity say nothing. A row older than its key's newest one is too late for this: it goes whole to the port
+`late`, and into the log. If there are thresholds, rows without a time of the years 2000 to 2099 are rejected, because a clock gone
+wrong must not make all later rows late. Keywords are looked for in all rows, those too.
+An alert keeps its `alert_id` in every run and on its CLEAR, so that a sink can replace what it has by (alert_id, event).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from attrs import define, field, frozen
+
+from lakeward import ROW, OptionError, Refused, option, rejected
+from lakeward.timestamps import to_utc
+
+Array = npt.NDArray[Any]
+Key = tuple[Any, ...]
+Severity = Literal["Extreme", "Severe", "Moderate", "Minor", "Unknown"]  # the words of CAP 1.2, worst first
+Status = Literal["Actual", "Exercise", "System", "Test", "Draft"]
+URGENCY = {"Extreme": "Immediate", "Severe": "Immediate", "Moderate": "Expected", "Minor": "Future", "Unknown": "Unknown"}
+KEYWORD_FIELDS = ["message", "status", "alert_type", "anomaly_type"]
+PLAUSIBLE = 946_684_800_000_000, 4_102_444_800_000_000
+NEVER = -(2**62)
+log = logging.getLogger("lakeward.emergency")
+
+
+@frozen
+class Threshold:
+    """A limit of one field."""
+
+    limit: float = option(help="Readings beyond this raise the alert; the limit itself does not.")
+    op: Literal[">", "<"] = option(">", help="Which side of the limit is beyond.")
+    severity: Severity | None = option(None, help="Severity of the alert; left out, it is default_severity.")
+    deadband: float = option(0.0, help="How far a reading must be back before it counts as clear, in the unit of the field.", minimum=0)
+    on_delay_s: float = option(0.0, help="How long readings must be beyond the limit.", unit="s", minimum=0)
+    off_delay_s: float = option(0.0, help="How long readings must be clear.", unit="s", minimum=0)
+
+
+@define
+class Emergency:
+    """One row for each alert that is raised or cleared."""
+
+    ports: ClassVar[tuple[str, ...]] = ("main", "late")
+    row_wise: ClassVar[bool] = False
+
+    trigger_keywords: list[str] = option(factory=list, help="Words that raise an alert, in any case and any Unicode form.")
+    keyword_fields: list[str] = option(factory=list, help=f"Columns of text; left out, those there are of {', '.join(KEYWORD_FIELDS)}.")
+    keyword_match: Literal["word", "substring", "exact"] = option("word", help="A keyword is a whole word, any part, or all of the text.")
+    keyword_severity: dict[str, Severity] = option(factory=dict, help="Severity of single keywords.")
+    severity_thresholds: dict[str, float | Threshold] = option(
+        factory=dict, help="For each field a limit, or a mapping with more about it."
+    )
+    default_severity: Severity = option("Severe", help="Severity where nothing else is said.")
+    key: list[str] = option(factory=lambda: ["sensor_id"], help="Columns whose values together say which sensor it is.")
+    time_field: str = option("timestamp", help="Column with the time of the event.")
+    naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
+    status: Status = option("Actual", help="Written into every alert; Test or Exercise for drills.")
+
+    _words: list[_Keyword] = field(init=False)
+    _rules: list[_Rule] = field(init=False)
+    _keys: dict[Key, int] = field(init=False, factory=dict)
+    _key_types: list[str] = field(init=False, factory=list)
+    _newest: Array = field(init=False, factory=lambda: np.zeros(0, np.int64))  # time of the newest row of each key
+    _warned: bool = field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.trigger_keywords and not self.severity_thresholds:
+            raise OptionError("", "there is nothing to look for; give trigger_keywords, severity_thresholds, or both")
+        to_utc(pa.array([], pa.string()), naive_timezone=self.naive_timezone)  # says so when there is no such zone
+        severities = {_folded(word): severity for word, severity in self.keyword_severity.items()}
+        self._words = [_keyword(word, self.keyword_match, severities, self.default_severity) for word in self.trigger_keywords]
+        if unused := severities.keys() - {_folded(word) for word in self.trigger_keywords}:
+            raise OptionError("keyword_severity", f"{', '.join(sorted(unused))} not among trigger_keywords")
+        self._rules = [_rule(name, threshold, self.default_severity) for name, threshold in self.severity_thresholds.items()]
+        if taken := set(self.key) & set(ALERT.names):
+            raise OptionError("key", f"alerts have a column {min(taken)!r} of their own; rename that of the input")
+
+    def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+        """Alerts in the order of the rows that caused them."""
+        key_schema, fields = self._check(batch.schema)
+        micros = self._micros(batch)
+        codes, keys = _codes(batch, key_schema)
+        rows = batch.column(ROW).to_numpy() if ROW in batch.schema.names else np.arange(batch.num_rows)
+        alerts = []
+        for place, what in _found(batch, fields, self._words):
+            onset = None if micros[place] == NEVER else int(micros[place])
+            alerts.append((place, self._alert(keys[codes[place]], "keyword", onset, int(rows[place]), timestamp=onset, **what)))
+        ports = {"late": batch.slice(0, 0)}
+        if self._rules:
+            usable = (micros >= PLAUSIBLE[0]) & (micros < PLAUSIBLE[1])
+            if not usable.all():
+                ports["rejected"] = _rejected(batch, micros != NEVER, usable, self.time_field)
+            ports["late"] = self._judge(batch, micros, usable, self._known(keys)[codes], rows, alerts)
+        alerts.sort(key=lambda placed: placed[0])
+        schema = pa.schema([*list(ALERT)[:3], *key_schema, *list(ALERT)[3:]])
+        return ports | {"main": pa.RecordBatch.from_pylist([alert for _, alert in alerts], schema=schema)}
+
+    def finish(self, watermark: datetime) -> Mapping[str, pa.RecordBatch]:
+        """Nothing: only a row raises or clears an alert."""
+        return {}
+
+    def state(self) -> bytes:
+        """A line of JSON, then the records of each rule."""
+        rules = [[rule.name, len(rule.records)] for rule in self._rules]
+        head = {"key": self.key, "types": self._key_types, "keys": list(self._keys), "newest": self._newest.tolist(), "rules": rules}
+        return json.dumps(head).encode() + b"\n" + b"".join(rule.records.tobytes() for rule in self._rules)
+
+    def restore(self, state: bytes) -> None:
+        """Alerts stay raised when limits have changed; those of a threshold that is gone are forgotten, with a word in the log."""
+        line, _, records = state.partition(b"\n")
+        head = json.loads(line)
+        if head["key"] != self.key:
+            raise Refused(f"the state holds alerts by {', '.join(head['key'])}; put that back as key, or use a new state directory")
+        self._key_types, self._newest = head["types"], np.array(head["newest"], np.int64)
+        self._keys = {tuple(key): code for code, key in enumerate(head["keys"])}
+        rules = {rule.name: rule for rule in self._rules}
+        for name, count in head["rules"]:
+            held = np.frombuffer(records, RECORD, count)
+            records = records[held.nbytes :]
+            if name in rules:
+                rules[name].records = held.copy()
+            elif held["active"].any():
+                log.warning("%d alerts of %s are forgotten: there is no such threshold any more", held["active"].sum(), name)
+        self._known([])
+
+    def _check(self, schema: pa.Schema) -> tuple[pa.Schema, list[str]]:
+        """The types of the key, and the columns to look for keywords in."""
+        kinds = {one.name: one.type.value_type if isinstance(one.type, pa.DictionaryType) else one.type for one in schema}
+        needed = {"time_field": self.time_field} | {f"key[{index}]": name for index, name in enumerate(self.key)}
+        needed |= {f"severity_thresholds.{rule.field}": rule.field for rule in self._rules}
+        needed |= {f"keyword_fields[{index}]": name for index, name in enumerate(self.keyword_fields)}
+        for path, name in needed.items():
+            if name not in kinds:
+                raise OptionError(path, f"no column {name!r}; columns are {', '.join(kinds)}")
+            wanted, types = USABLE.get(re.split(r"[.\[]", path)[0], ("", ()))
+            if types and not any(suits(kinds[name]) for suits in types):
+                raise OptionError(path, f"column {name!r} is {kinds[name]}; expected {wanted}")
+        key_types = [str(kinds[name]) for name in self.key]
+        if self._keys and key_types != self._key_types:
+            raise Refused(f"the types of {', '.join(self.key)} have changed since alerts were raised; use a new state directory")
+        self._key_types = key_types
+        usual = [name for name in KEYWORD_FIELDS if name in kinds and any(suits(kinds[name]) for suits in LETTERS)]
+        if self._words and not usual and not self.keyword_fields and not self._warned:
+            log.warning("no keyword can be found: no column of text is named %s; set keyword_fields", ", ".join(KEYWORD_FIELDS))
+            self._warned = True
+        return pa.schema([(name, kinds[name]) for name in self.key]), self.keyword_fields or usual
+
+    def _micros(self, batch: pa.RecordBatch) -> Array:
+        """The time of each row, NEVER where it cannot be read."""
+        try:
+            times, _ = to_utc(batch.column(self.time_field), naive_timezone=self.naive_timezone)
+        except TypeError as error:
+            raise OptionError("time_field", f"column {self.time_field!r}: {error}") from error
+        return np.asarray(times.cast(pa.int64()).fill_null(NEVER).to_numpy(zero_copy_only=False))
+
+    def _known(self, keys: list[Key]) -> Array:
+        """The number of each key, the same for ever."""
+        numbers = np.array([self._keys.setdefault(key, len(self._keys)) for key in keys], np.int64)
+        self._newest = np.concatenate([self._newest, np.full(len(self._keys) - len(self._newest), NEVER)])
+        for rule in self._rules:
+            rule.records = np.concatenate([rule.records, np.zeros(len(self._keys) - len(rule.records), RECORD)])
+        return numbers
+
+    def _judge(self, batch: pa.RecordBatch, micros: Array, usable: Array, keys: Array, rows: Array, alerts: list[Any]) -> pa.RecordBatch:
+        """Give every rule its readings, key by key in the order of arrival; give back the rows that came too late."""
+        order = np.argsort(keys.astype(np.uint16) if len(self._keys) < 2**16 else keys, kind="stable")  # 16 bits sort much faster
+        order = order[usable[order]]
+        late = _late(keys[order], micros[order], self._newest)
+        if late.any():
+            log.warning("%d rows are older than the newest of their key: not held against thresholds", late.sum())
+        held, names = order[~late], list(self._keys)
+        for rule in self._rules:
+            values = batch.column(rule.field).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)[held]
+            places, values = held[np.isfinite(values)], values[np.isfinite(values)]
+            for place, key, what in rule.judge(places, keys[places], micros[places], values, rows[places]):
+                alerts.append((place, self._alert(names[key], rule.name, **what)))
+        np.maximum.at(self._newest, keys[held], micros[held])
+        return batch.take(pa.array(np.sort(order[late]), pa.int64()))
+
+    def _alert(self, key: Key, kind: str, onset: int | None, onset_row: int, severity: Severity, event: str = "RAISE", **what: Any) -> Any:
+        moment = None if onset is None else f"{np.datetime64(onset, 'us')}Z"
+        identity = {
+            "alert_id": int(_digest(kind, key, moment, onset_row)[:16], 16) >> 1,
+            "alert_key": _digest(kind, key)[:16],
+            "event": event,
+        }
+        urgency = URGENCY[severity] if event == "RAISE" else "Past"
+        words = {"alert_type": kind, "severity": severity, "urgency": urgency, "certainty": "Observed", "status": self.status}
+        return identity | dict(zip(self.key, key, strict=True)) | {"onset_ts": onset, "keywords": []} | words | what
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+# -- thresholds --------------------------------------------------------------------------------------------------------
+
+CLEAR, BETWEEN, BEYOND = 1, 2, 3  # levels; 0 in a record: no reading yet
+RECORD = np.dtype(
+    [("level", "i1"), ("active", "?"), ("peak", "<f8")]
+    + [(name, "<i8") for name in ("started", "started_row", "onset", "onset_row", "raised", "count")]
+)
+
+
+@define
+class _Rule:
+    """The state machine of one threshold. A lower limit is an upper limit of the negative readings."""
+
+    name: str
+    field: str
+    side: str
+    sign: float
+    limit: float
+    deadband: float
+    delays: Array  # by level, in microseconds
+    severity: Severity
+    records: Array  # of each key: the run of equal levels that it is in, and its alert
+
+    def judge(self, places: Array, keys: Array, micros: Array, values: Array, rows: Array) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Readings sorted by key, then by arrival. Only a run of one level that lasts for its delay changes anything."""
+        values = values * self.sign
+        level = np.where(values > self.limit, BEYOND, np.where(values <= self.limit - self.deadband, CLEAR, BETWEEN))
+        # the run that a key was in goes on, if its first row stands before the key's readings once more
+        at = np.flatnonzero(_starts(keys))
+        at = at[self.records["level"][keys[at]] > 0]
+        old, count = self.records[keys[at]], np.insert(np.where(level == BEYOND, 1, 0), at, 0)
+        values, level, keys = np.insert(values, at, old["peak"]), np.insert(level, at, old["level"]), np.insert(keys, at, keys[at])
+        places, micros, rows = np.insert(places, at, -1), np.insert(micros, at, old["started"]), np.insert(rows, at, old["started_row"])
+        count[places < 0] = old["count"]
+        begins = _starts(keys) | _starts(level)
+        head = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+        due = np.flatnonzero((places >= 0) & (level != BETWEEN) & (micros - micros[head] >= self.delays[level]))
+        due = due[_starts(head[due])]
+        raising = level[due] == BEYOND
+        raised = np.where(_starts(keys[due]), self.records["active"][keys[due]], np.roll(raising, 1))
+        since, key_at = np.flatnonzero(_starts(keys)), np.cumsum(_starts(keys)) - 1  # where the episode of each key begins
+        for index in due[raising != raised].tolist():
+            record = self.records[keys[index]]  # a view: what is set here is set in the array
+            record["active"] = level[index] == BEYOND
+            if record["active"]:
+                since[key_at[index]] = head[index]
+                record["raised"], record["onset"], record["onset_row"] = micros[index], micros[head[index]], rows[head[index]]
+            episode = slice(since[key_at[index]], index + 1)
+            what = self._event(record, values[episode], int(count[episode].sum()))
+            if not record["active"]:
+                what |= {"event": "CLEAR", "clear_onset_ts": int(micros[head[index]]), "cleared_ts": int(micros[index])}
+            yield int(places[index]), int(keys[index]), what
+        if len(keys):
+            self._remember(keys, level, micros, rows, values, count, head, since)
+
+    def _remember(
+        self, keys: Array, level: Array, micros: Array, rows: Array, values: Array, count: Array, head: Array, since: Array
+    ) -> None:
+        """The run that each key is in now, and the peak of what is raised or may be."""
+        last = np.append(np.flatnonzero(_starts(keys))[1:], len(keys)) - 1
+        record = self.records[keys[last]]
+        record["level"], record["started"], record["started_row"] = level[last], micros[head[last]], rows[head[last]]
+        since = np.where(record["active"], since, head[last])
+        held = record["active"] | (level[last] == BEYOND)
+        spans = np.stack([since, last + 1], axis=1).ravel()
+        record["peak"] = np.where(held, np.maximum.reduceat(np.append(values, -np.inf), spans)[::2], -np.inf)
+        record["count"] = np.where(held, np.add.reduceat(np.append(count, 0), spans)[::2], 0)
+        self.records[keys[last]] = record
+
+    def _event(self, record: Any, values: Array, count: int) -> dict[str, Any]:
+        value, limit, peak = (float(number) * self.sign for number in (values[-1], self.limit, values.max()))
+        away = f"{self.field} is {value:.10g}, {self.side} {limit:.10g}"
+        back = f"{self.field} is back at {value:.10g}, after a peak of {peak:.10g}"
+        moments = {"onset": int(record["onset"]), "onset_row": int(record["onset_row"]), "timestamp": int(record["raised"])}
+        readings = {"value": value, "limit": limit, "peak": peak, "count": count}
+        return {"message": away if record["active"] else back, "severity": self.severity} | moments | readings
+
+
+def _rule(name: str, threshold: float | Threshold, severity: Severity) -> _Rule:
+    given = threshold if isinstance(threshold, Threshold) else Threshold(threshold)
+    sign, side, end = (1.0, "above", "high") if given.op == ">" else (-1.0, "below", "low")
+    delays = np.array([0, given.off_delay_s * 1e6, 0, given.on_delay_s * 1e6]).round().astype(np.int64)
+    records = np.zeros(0, RECORD)
+    return _Rule(f"{name}_{end}", name, side, sign, sign * given.limit, given.deadband, delays, given.severity or severity, records)
+
+
+def _starts(values: Array) -> Array:
+    """Where a value differs from the one before it; the first one does."""
+    return np.append(np.ones(min(1, len(values)), np.bool_), values[1:] != values[:-1])
+
+
+def _late(keys: Array, micros: Array, newest: Array) -> Array:
+    """Which rows, sorted by key and then by arrival, are older than one before them."""
+    first = _starts(keys)
+    floor = np.where(first, np.maximum(micros, newest[keys]), micros)
+    if not ((floor[1:] < floor[:-1]) & ~first[1:]).any():  # in order, as they mostly are
+        return np.asarray(micros < floor)
+    distinct, ranks = np.unique(floor, return_inverse=True)
+    lift = (np.cumsum(first) - 1) * len(distinct)  # each key starts above all of the key before it
+    return np.asarray(micros < distinct[np.maximum.accumulate(lift + ranks) - lift])
+
+
+def _rejected(batch: pa.RecordBatch, read: Array, usable: Array, name: str) -> pa.RecordBatch:
+    faults = [(~read, "time_parse", "is missing, or no time"), (read & ~usable, "time_range", "is not in the years 2000 to 2099")]
+    bad = [rejected(batch.filter(pa.array(rows)), code, f"{name} {why}") for rows, code, why in faults if rows.any()]
+    return pa.Table.from_batches(bad).combine_chunks().to_batches()[0]
+
+
+# -- keywords ----------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class _Keyword:
+    text: str
+    pattern: re.Pattern[str]
+    severity: Severity
+
+
+def _keyword(text: str, match: str, severities: Mapping[str, Severity], severity: Severity) -> _Keyword:
+    folded = _folded(text)
+    if not folded.strip():
+        raise OptionError("trigger_keywords", "expected words, got an empty one")
+    before, after = {"word": (r"(?<!\w)", r"(?!\w)"), "substring": ("", ""), "exact": (r"\A\s*", r"\s*\Z")}[match]
+    return _Keyword(text, re.compile(before + re.escape(folded) + after), severities.get(folded, severity))
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _found(batch: pa.RecordBatch, fields: list[str], words: list[_Keyword]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The place of each row with keywords in any of the fields, and what was found. Each distinct text is looked at once."""
+    hits: dict[int, tuple[set[int], list[str]]] = {}
+    for name in fields if words else []:
+        column = batch.column(name)
+        encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
+        texts = encoded.dictionary.to_pylist()
+        matches = [{number for number, word in enumerate(words) if word.pattern.search(_folded(text or ""))} for text in texts]
+        places = encoded.indices.cast(pa.int64()).fill_null(len(texts)).to_numpy(zero_copy_only=False)
+        for place in np.flatnonzero(np.array([*map(bool, matches), False])[places]).tolist():
+            found, lines = hits.setdefault(place, (set(), []))
+            found |= matches[places[place]]
+            lines.append(texts[places[place]])
+    for place, (found, lines) in hits.items():
+        severity = min((words[number].severity for number in found), key=get_args(Severity).index)
+        yield place, {"keywords": [words[number].text for number in sorted(found)], "severity": severity, "message": " | ".join(lines)}
+
+
+# -- columns -----------------------------------------------------------------------------------------------------------
+
+TIMES = dict.fromkeys(["timestamp", "onset_ts", "clear_onset_ts", "cleared_ts"], pa.timestamp("us", "UTC"))
+TEXTS = dict.fromkeys(["alert_type", "severity", "urgency", "certainty", "status", "message"], pa.string())
+NUMBERS = dict.fromkeys(["value", "limit", "peak"], pa.float64()) | {"count": pa.int64()}
+IDENTITY = {"alert_id": pa.int64(), "alert_key": pa.string(), "event": pa.string()}
+ALERT = pa.schema(list((IDENTITY | TIMES | TEXTS | NUMBERS | {"keywords": pa.list_(pa.string())}).items()))
+
+LETTERS = (pa.types.is_string, pa.types.is_large_string)
+USABLE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
+    "key": ("text, whole numbers or booleans", (*LETTERS, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)),
+    "severity_thresholds": ("numbers", (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)),
+    "keyword_fields": ("text", LETTERS),
+}
+
+
+def _codes(batch: pa.RecordBatch, key_schema: pa.Schema) -> tuple[Array, list[Key]]:
+    """The distinct keys of a batch, and which of them each row has."""
+    codes, keys = np.zeros(batch.num_rows, np.int64), [()] if batch.num_rows else []
+    for one in key_schema:
+        encoded = batch.column(one.name).cast(one.type).dictionary_encode(null_encoding="encode")
+        width, values = len(encoded.dictionary), encoded.dictionary.to_pylist()
+        pairs, codes = np.unique(codes * width + encoded.indices.to_numpy(zero_copy_only=False), return_inverse=True)
+        keys = [(*keys[pair // width], values[pair % width]) for pair in pairs.tolist()]
+    return codes, keys
