@@ -78,11 +78,11 @@ class Token:
 
     @property
     def name(self) -> str:
-        """Short and safe as a file name; unique within a pipeline and sink; sorts by sequence within a life and epoch."""
-        return f"{self.life}-{self.epoch:04d}-{self.sequence:010d}"
+        """Safe as a file name, unique, and sorted by sequence within a sink, life and epoch."""
+        return f"{self.sink}-{self.life}-{self.epoch:04d}-{self.sequence:010d}"
 
     def __str__(self) -> str:
-        return f"{self.pipeline}/{self.sink}/{self.name}"
+        return f"{self.pipeline}/{self.name}"
 
 
 @frozen

@@ -36,7 +36,7 @@ STATIONS = {
     "nab_ambient_temperature": Station("temperature_f", 60, 80, 82),
     "nyc_asos_ewr_lga_2013": Station("wind_speed_mph", 0, 100, 40, position=True),
     "kelmarsh_t2_2020": Station("power_output_kw", -15, 2000, 2040),
-    "brightwind_mast_2016": Station("humidity_pct", 5, 95, 99),
+    "brightwind_mast_2016": Station("Spd80mN", 3, 15, 16),
     "gpx_tracks": Station("elevation_m", 0, 800, 790, position=True, min_time="1900-01-01"),
     "ioos_water_level_2018": Station("water_level_m", -1, 1.5, 1.2),
 }
@@ -125,9 +125,8 @@ def test_each_row_is_in_precisely_one_of_valid_anomalies_and_dead_letters(statio
     assert report["rows"] == {"read": len(rows), "delivered": len(rows), "filtered": 0, "dead": 0}
     assert report["reconciled"] is True
 
-    windows = duckdb.sql(f"SELECT sum(record_count), sum(count_{of.field}) FROM '{tmp_path}/lake/windows/*.parquet'").fetchone()
+    windows = duckdb.sql(f"SELECT sum(record_count), sum(count_{of.field}) FROM '{tmp_path}/lake/windows/*.parquet'").fetchall()[0]
     late = report["sinks"].get("late", {"rows": 0})["rows"]
-    assert windows is not None
     assert windows[0] + late == len(valid)
 
 

@@ -24,7 +24,6 @@ A value that would change on the way, such as a timestamp with nanoseconds, is r
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -41,10 +40,10 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterP
 from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, SchemaMismatchError, TableNotFoundError
 
 from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward.durable import LASTING, make_folder, nearest_folder, sync
 
 ATTEMPTS = 5  # commits lost to other writers in a row before the kernel's backoff takes over
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")  # in column names, by the Delta protocol when there is no column mapping
-LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}  # waiting does not heal these
 LOG = "_delta_log"
 NEW = {"delta.checkpointInterval": "10"}  # as Spark does; with the 100 of delta-rs a commit takes twice as long
 OS_ERROR = re.compile(r"os error (\d+)")
@@ -85,7 +84,7 @@ class DeltaSink:
 
     def probe(self, schema: pa.Schema) -> str:
         """Whether the rows would fit into the table; `OptionError` or `Refused` when not."""
-        there = next(folder for folder in (self.path.absolute(), *self.path.absolute().parents) if os.path.lexists(folder))
+        there = nearest_folder(self.path)
         if not there.is_dir():
             raise OptionError("path", f"{there} is not a folder; choose another path or move it away")
         if not os.access(there, os.W_OK | os.X_OK):
@@ -139,7 +138,7 @@ class DeltaSink:
         first = next(batches)
         schema = _fitting(first.schema, table, self.path)
         misfits: list[Rejected | Refused] = []
-        _make(self.path.absolute() / LOG)  # what a killed first delivery leaves is then known to be ours
+        make_folder(self.path.absolute() / LOG)  # what a killed first delivery leaves is then known to be ours
         try:
             write_deltalake(
                 table or self.path,
@@ -296,7 +295,7 @@ def _sync_commits(path: Path, versions: range) -> None:
     folders = {parent for file in data for parent in file.parents if parent.is_relative_to(path)}
     for target in (*data, *folders, *entries, *log.glob("_last_checkpoint"), log):
         with suppress(FileNotFoundError):  # another writer compacted the table in the meantime
-            _sync(target)
+            sync(target)
 
 
 def _require_whole(table: DeltaTable, path: Path) -> None:
@@ -307,24 +306,6 @@ def _require_whole(table: DeltaTable, path: Path) -> None:
         file = path / unquote(str(name))
         if not file.exists() or file.stat().st_size != size:
             raise Refused(f"{file} should have {size} bytes and was cut short, probably by a power cut; restore the table or that file")
-
-
-def _make(folder: Path) -> None:
-    """The folder and its missing parents, each durable before the next."""
-    if not os.path.lexists(folder):
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-    elif not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

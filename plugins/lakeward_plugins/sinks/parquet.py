@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Literal
 from attrs import define, field
 
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
+from lakeward.durable import LASTING, make_folder, nearest_folder, sync
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links
-LASTING = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}  # waiting does not heal these
 
 
 @define
@@ -46,7 +46,7 @@ class ParquetSink:
 
     def probe(self, schema: pa.Schema) -> str:
         """Where files would go; `OptionError` or `Refused` when they could not."""
-        there = _nearest(self.path)
+        there = nearest_folder(self.path)
         if not there.is_dir():
             raise OptionError("path", f"{there} is not a folder; choose another path or move it away")
         if not os.access(there, os.W_OK | os.X_OK):
@@ -60,7 +60,7 @@ class ParquetSink:
             self._make_folder()
             if not _there(target, parcel):
                 _ship(parcel.path, target)
-            _sync(self.path)  # on a retry too: the first attempt may have ended before this line
+            sync(self.path)  # on a retry too: the first attempt may have ended before this line
             return Receipt(str(target), {"bytes": target.stat().st_size})
 
     def close(self) -> None:
@@ -69,9 +69,9 @@ class ParquetSink:
     def _make_folder(self) -> None:
         if self._made and self.path.is_dir():
             return
-        _make(self.path.absolute())
+        make_folder(self.path.absolute())
         with suppress(PermissionError):  # a parent that we may not read is none that we made
-            _sync(self.path.absolute().parent)  # an earlier process may have made the folder and died before syncing this
+            sync(self.path.absolute().parent)  # an earlier process may have made the folder and died before syncing this
         self._made = True
 
 
@@ -103,34 +103,11 @@ def _copy(source: Path, target: Path) -> None:
     try:
         part.unlink(missing_ok=True)
         shutil.copyfile(source, part)
-        _sync(part)
+        sync(part)
         part.rename(target)
     except OSError:
         part.unlink(missing_ok=True)  # on a full disk every byte counts
         raise
-
-
-def _nearest(path: Path) -> Path:
-    """The path, or the first of its parents that is there."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
-
-
-def _make(folder: Path) -> None:
-    """The folder and its missing parents, each durable before the next."""
-    if not os.path.lexists(folder):
-        _make(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-    elif not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder))
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ Query = Callable[[str, int], pa.Table]
 
 HEALING: Mapping[str, str] = {  # what SQLite says of troubles that pass, and what to add
     "is locked": "",
-    "attempt to write a readonly database": "; its writer must roll back a journal first, or SQLite may not make its -shm file in the folder",
+    "attempt to write a readonly database": "; its writer must roll back a journal first, or SQLite may not make its -shm file there",
     "unable to open database file": "",
     "failed to open": "",
     "disk I/O error": "",  # a checkpoint can pull pages away under a reader

@@ -21,7 +21,7 @@ import hmac
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,16 +29,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import define, field, frozen
-from pyproj import Geod
 
 from lakeward import ROW, OptionError, filtered, option, rejected
 from lakeward.secrets import Secret
 from lakeward.timestamps import to_utc
+from lakeward_plugins.transforms.gps_geometry import DISTANCES, WGS84, Floats, Grid, Ints, below_180
 
 log = logging.getLogger("lakeward.gps_fuzz")
 
-Floats = npt.NDArray[np.floating[Any]]
-Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 Mode = Literal["uniform_disc", "planar_laplace"]
@@ -129,10 +127,10 @@ class GpsFuzz:
         buckets = self._buckets(batch, causes)
         good = causes == GOOD
         names, devices = _names(batch.column(self.fields.device))
-        moved = self._move(lat[good], _below_180(lon[good]), names, devices[good], buckets[good])
+        moved = self._move(lat[good], below_180(lon[good]), names, devices[good], buckets[good])
         lat[good], lon[good] = (np.round(part, self.out_decimals) + 0.0 for part in moved)  # + 0.0 turns -0.0 into 0.0
         _tell(causes, null_island)
-        return self._part(self._hide(batch, pa.array(lat, mask=~good), pa.array(_below_180(lon), mask=~good)), causes)
+        return self._part(self._hide(batch, pa.array(lat, mask=~good), pa.array(below_180(lon), mask=~good)), causes)
 
     def _check(self, schema: pa.Schema) -> None:
         read = ("lat", "lon", "device") if self.bucket_s is None else ("lat", "lon", "device", "time")
@@ -222,74 +220,6 @@ class GpsFuzz:
                 leaving.setdefault(port, []).append(filtered(part, reason) if port == "filtered" else rejected(part, reason, details))
         return {"main": batch if kept.all() else batch.filter(pa.array(kept))} | {port: _in_order(parts) for port, parts in leaving.items()}
 
-
-# -- places ------------------------------------------------------------------------------------------------------------
-
-WGS84 = Geod(ellps="WGS84")
-
-
-@frozen
-class Grid:
-    """Cells of about the same size all over the Earth.
-
-    With a = 6378137 m, the equatorial radius of WGS84, there are R = ceil(pi * a / cell_m) rows of 180/R degrees, counted from the
-    south pole. A row whose centre is at latitude c has C = ceil(2 * R * cos(c)) columns of 360/C degrees, counted from -180. As C is
-    whole, no cell crosses the antimeridian, and -180 and 180 are in the same one. The north pole is in the last row.
-    """
-
-    rows: int
-
-    def cells(self, lat: Floats, lon: Floats) -> Ints:
-        """The cell of each position as one number, row * 2**32 + column. Longitudes are below 180."""
-        row = np.minimum(np.floor((lat + 90) * (self.rows / 180)), self.rows - 1)
-        columns = self._columns(row)
-        column = np.minimum(np.floor((lon + 180) / 360 * columns), columns - 1)
-        return np.asarray(row.astype(np.int64) << 32 | column.astype(np.int64))
-
-    def centres(self, cells: Ints) -> tuple[Floats, Floats]:
-        """Longitudes and latitudes, in the order that pyproj wants."""
-        row, column = cells >> 32, cells & 0xFFFFFFFF
-        return (column + 0.5) * (360 / self._columns(row)) - 180, self._latitude(row)
-
-    def texts(self, cells: Ints) -> list[bytes]:
-        """As row:column."""
-        return [b"%d:%d" % (cell >> 32, cell & 0xFFFFFFFF) for cell in cells.tolist()]
-
-    def _columns(self, row: npt.NDArray[Any]) -> Floats:
-        return np.asarray(np.ceil(2 * self.rows * np.cos(np.radians(self._latitude(row)))))
-
-    def _latitude(self, row: npt.NDArray[Any]) -> Floats:
-        return (row + 0.5) * (180 / self.rows) - 90
-
-
-def _below_180(lon: Floats) -> Floats:
-    return np.where(lon >= 180, lon - 360, lon)
-
-
-# -- distances, in units of the mode's scale ---------------------------------------------------------------------------
-
-
-def uniform_disc(u: Floats) -> Floats:
-    """The inverse of F(r) = r², the distances of points spread evenly over a disc of radius 1."""
-    return np.sqrt(u)
-
-
-def planar_laplace(u: Floats) -> Floats:
-    """The inverse of F(r) = 1 - (1 + r) e^-r, which is -1 - W(-1, (u - 1)/e) with Lambert's W, by Halley's method.
-
-    Solves r - ln(1 + r) = -ln(1 - u), which keeps its digits where u is small. The start is Chatzigeorgiou's bound (IEEE Communications
-    Letters 17(8), 2013). The steps are fixed, not until it converges, so that no row's result depends on the others in its batch.
-    """
-    goal = np.maximum(-np.log1p(-u), 2.0**-60)  # at 0 the steps would divide by zero; this is far less than a micrometre
-    r: Floats = np.sqrt(2 * goal) + goal * (2 / 3)
-    for _ in range(4):
-        over = r - np.log1p(r) - goal
-        slope = r / (1 + r)
-        r -= 2 * over * slope / (2 * slope**2 - over / (1 + r) ** 2)
-    return r
-
-
-DISTANCES: dict[str, Callable[[Floats], Floats]] = {"uniform_disc": uniform_disc, "planar_laplace": planar_laplace}
 
 # -- values ------------------------------------------------------------------------------------------------------------
 

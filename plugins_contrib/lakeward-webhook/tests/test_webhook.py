@@ -164,12 +164,12 @@ def from_json(name: str, values: Sequence[Any]) -> pa.Array:
 
 def test_posts_parts_of_a_batch_each_under_its_key(receiver, sink_of, tmp_path):
     receipt = sink_of(batch=3).deliver(parcel_of(tmp_path))
-    token = "p/s/0123abcd-0000-0000000001"
+    token = "p/s-0123abcd-0000-0000000001"
     assert list(receiver.kept) == [f"{token}/0-2", f"{token}/3-5", f"{token}/6-6"]
     assert json.loads(receiver.kept[f"{token}/6-6"]) == {
         "pipeline": "p",
         "sink": "s",
-        "token": "0123abcd-0000-0000000001",
+        "token": "s-0123abcd-0000-0000000001",
         "part": "6-6",
         "rows": [{"sensor": "s6", "temperature": 1.5}],
     }
@@ -215,7 +215,7 @@ def test_connection_is_kept_between_parts(receiver, sink_of, tmp_path):
 
 def test_odd_names_of_pipelines_are_quoted_in_the_key(receiver, sink_of, tmp_path):
     sink_of().deliver(parcel_of(tmp_path, pipeline="größe 1\n"))
-    assert list(receiver.kept) == ["gr%C3%B6%C3%9Fe%201%0A/s/0123abcd-0000-0000000001/0-6"]
+    assert list(receiver.kept) == ["gr%C3%B6%C3%9Fe%201%0A/s-0123abcd-0000-0000000001/0-6"]
 
 
 # -- retries -----------------------------------------------------------------------------------------------------------

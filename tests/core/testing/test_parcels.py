@@ -33,7 +33,7 @@ def test_same_arguments_make_the_same_bytes_and_each_token_its_own_file(tmp_path
         make_parcel(tmp_path / "a", ROWS, sequence=2),
     )
     assert (first.token, first.sha256) == (again.token, again.sha256)
-    assert (str(first.token), str(other.token)) == ("p/s/0123abcd-0000-0000000001", "p/s/0123abcd-0000-0000000002")
+    assert (str(first.token), str(other.token)) == ("p/s-0123abcd-0000-0000000001", "p/s-0123abcd-0000-0000000002")
     assert first.path != other.path
 
 

@@ -65,7 +65,7 @@ def printed(capsys: pytest.CaptureFixture[str], tmp_path: Path, rows: pa.RecordB
 
 def test_table_is_aligned_under_sink_token_and_number_of_rows(capsys, tmp_path):
     assert printed(capsys, tmp_path) == (
-        "s  p/s/0123abcd-0000-0000000001  3 rows\n"
+        "s  p/s-0123abcd-0000-0000000001  3 rows\n"
         "sensor  temperature\n"
         "------  -----------\n"
         "north          20.5\n"
@@ -80,7 +80,7 @@ def test_rows_beyond_the_limit_are_counted(capsys, tmp_path):
 
 
 def test_limit_zero_prints_the_counts_only(capsys, tmp_path):
-    assert printed(capsys, tmp_path, limit=0).splitlines() == ["s  p/s/0123abcd-0000-0000000001  3 rows", "... and 3 more"]
+    assert printed(capsys, tmp_path, limit=0).splitlines() == ["s  p/s-0123abcd-0000-0000000001  3 rows", "... and 3 more"]
 
 
 def test_no_limit_prints_every_row(capsys, tmp_path):
@@ -98,7 +98,7 @@ def test_json_lines_stay_json_when_rows_are_left_out(capsys, tmp_path):
     ConsoleSink(format="json", limit=2).deliver(make_parcel(tmp_path / "spool", READINGS))
     out, err = capsys.readouterr()
     assert [json.loads(line)["sensor"] for line in out.splitlines()] == ["north", "Ω"]
-    assert err == "p/s/0123abcd-0000-0000000001: 1 more rows are not shown (limit: 2)\n"
+    assert err == "p/s-0123abcd-0000-0000000001: 1 more rows are not shown (limit: 2)\n"
 
 
 def test_json_has_iso_times_base64_bytes_and_null_for_what_is_no_number(capsys, tmp_path):

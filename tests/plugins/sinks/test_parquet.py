@@ -56,7 +56,7 @@ def everything(folder: Path) -> list[str]:
 def test_ships_the_spooled_file_itself_when_the_file_system_is_the_same(tmp_path):
     parcel = parcel_of(tmp_path)
     receipt = ParquetSink(tmp_path / "lake").deliver(parcel)
-    target = tmp_path / "lake" / "0123abcd-0000-0000000001.parquet"
+    target = tmp_path / "lake" / "s-0123abcd-0000-0000000001.parquet"
     assert receipt.location == str(target)
     assert receipt.details == {"bytes": parcel.path.stat().st_size}
     assert target.samefile(parcel.path)
@@ -104,7 +104,7 @@ def test_other_content_under_the_same_name_is_refused_and_kept(tmp_path):
     receipt = sink.deliver(parcel_of(tmp_path))
     before = Path(receipt.location).read_bytes()
     other = make_parcel(tmp_path / "other", READINGS.slice(1))
-    with pytest.raises(Refused, match=r"0123abcd-0000-0000000001\.parquet is there already with other content .* a folder of its own"):
+    with pytest.raises(Refused, match=r"s-0123abcd-0000-0000000001\.parquet is there already with other content .* a folder of its own"):
         sink.deliver(other)
     assert Path(receipt.location).read_bytes() == before
 
@@ -225,7 +225,7 @@ def test_folder_that_was_taken_away_is_made_again(tmp_path):
     sink.deliver(parcel_of(tmp_path))
     shutil.rmtree(tmp_path / "lake")
     sink.deliver(parcel_of(tmp_path, sequence=2))
-    assert everything(tmp_path / "lake") == ["0123abcd-0000-0000000002.parquet"]
+    assert everything(tmp_path / "lake") == ["s-0123abcd-0000-0000000002.parquet"]
 
 
 def test_probe_makes_nothing(tmp_path):

@@ -23,7 +23,8 @@ from lakeward import OptionError
 from lakeward.build import Mistakes, build
 from lakeward.secrets import Secret
 from lakeward.testing import TransformContract
-from lakeward_plugins.transforms.gps_fuzz import GpsFuzz, Grid, planar_laplace, uniform_disc
+from lakeward_plugins.transforms.gps_fuzz import GpsFuzz
+from lakeward_plugins.transforms.gps_geometry import Grid, planar_laplace, uniform_disc
 
 DATA = Path(os.environ.get("LAKEWARD_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 WGS84 = Geod(ellps="WGS84")
