@@ -23,7 +23,8 @@ from attrs import frozen
 from lakeward import hookimpl
 
 if TYPE_CHECKING:  # the model loads when it runs: every `lakeward --help` asks this module for its commands
-    from lakeward_plugins.ops.simulator import Fleet, Identity, Tables
+    from lakeward_plugins.ops.sensor_tables import Tables
+    from lakeward_plugins.ops.simulator import Fleet, Identity
 
 LAKEWARD_API = (1, 0)
 MODES = ("normal", "spike", "trend", "stuck", "missing", "drift")
@@ -256,7 +257,7 @@ def _fleet(settings: Settings, identities: Sequence[Identity], seed: int) -> Fle
 
 @contextmanager
 def _opened(databases: Sequence[Path], settings: Settings) -> Iterator[Tables]:
-    from lakeward_plugins.ops.simulator import Tables
+    from lakeward_plugins.ops.sensor_tables import Tables
 
     try:
         tables = Tables(databases, fresh=settings.fresh)
