@@ -189,6 +189,40 @@ def test_a_kill_before_the_commit_leaves_the_old_state(tmp_path: Path) -> None:
         state.record(batch(2, "a"))
 
 
+@pytest.mark.parametrize("size", [300_000, 5_000_000])  # written at COMMIT, and before it because it does not fit the cache
+def test_when_the_disk_fills_up_nothing_changes_and_it_goes_on_when_there_is_room(tmp_path: Path, size: int) -> None:
+    child = in_another_process(
+        tmp_path,
+        """
+        import resource, sqlite3
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        def batch(sequence):
+            share = Share("a", f"f{sequence}", 1, 1, "x")
+            return Recording(sequence, 0, {"row": sequence}, {"w": bytes(int(sys.argv[2]))}, [share], [], {})
+        with State.hold(directory) as state:
+            state.record(batch(1))
+            hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+            for attempt in range(2):
+                try:
+                    state.record(batch(2))
+                except sqlite3.OperationalError as error:
+                    print(error, state.checkpoint().sequence, flush=True)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            state.record(batch(2))
+            print(state.checkpoint().sequence)
+        """,
+        str(size),
+    )
+    out, _ = child.communicate()
+    failures = out.splitlines()
+    assert len(failures) == 3, out
+    assert all(line.endswith(" 1") and "transaction" not in line for line in failures[:2]), out
+    assert failures[2] == "2"
+    with looked(tmp_path) as state:
+        assert state.waiting() == {"a": (2, 2)}
+
+
 # -- one holder --------------------------------------------------------------------------------------------------------
 
 
