@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lakeward.components import Parcel, Receipt
 from lakeward.errors import StateInUse
-from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State
+from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State, UnusableState
 
 SPOOL = Path("/spool")
 LETTER = DeadLetter("source", "utf8", "bad bytes", "a.db", 0, 7, '{"a": 1}')
@@ -328,6 +328,42 @@ SPOILT = {
     "torn": (_torn, "malformed.*; restore it from a backup"),
     "another program's": (_foreign, "no such table: about; restore it from a backup"),
 }
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT)
+def test_an_unusable_state_is_refused_and_left_as_it_is(tmp_path: Path, spoil: Any, message: str) -> None:
+    with State.hold(tmp_path) as state:
+        state.record(batch(1, "a"))
+    file = tmp_path / "state.db"
+    spoil(file)
+    before = file.read_bytes()
+    for way in (State.hold, State.look):
+        with pytest.raises(UnusableState, match=f"^{file}: .*{message}"), way(tmp_path):
+            pass
+        assert file.read_bytes() == before
+
+
+def test_what_a_crash_at_the_very_start_left_is_no_state_yet(tmp_path: Path) -> None:
+    (tmp_path / "state.db").touch()
+    with State.look(tmp_path) as nothing:
+        assert nothing is None
+    with State.hold(tmp_path) as state:
+        state.record(batch(1, "a"))
+
+
+def test_a_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below", tmp_path / ("x" * 300)):
+        with pytest.raises(UnusableState, match=f"^{folder}: .*choose another --state-dir"), State.hold(folder):
+            pass
+    closed = tmp_path / "closed"
+    with State.hold(closed):
+        pass
+    closed.chmod(0)
+    for way in (State.hold, State.look):
+        with pytest.raises(UnusableState, match=f"^{closed}.*: Permission denied"), _not_root(), way(closed):
+            pass
 
 
 @contextmanager
