@@ -314,9 +314,9 @@ def _version(connection: sqlite3.Connection, file: Path) -> int:
 
 
 def _prepare(connection: sqlite3.Connection, version: int) -> None:
+    # small WAL: a full disk must be recoverable with little room
+    connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
     if version == 0:
         life = uuid.uuid4().hex[:8]
         about = f"INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION}"
         connection.executescript(f"PRAGMA journal_mode=WAL;BEGIN;{SCHEMA};{about};COMMIT;")
-    # small WAL: a full disk must be recoverable with little room
-    connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
