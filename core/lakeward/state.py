@@ -127,7 +127,7 @@ class State:
         with lock:
             _take(lock, directory)
             with _explained(file):
-                connection = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
+                connection = _connect(file.absolute().as_uri())
             with closing(connection):
                 with _explained(file):
                     _prepare(connection, _version(connection, file))
@@ -140,8 +140,7 @@ class State:
         """The state for reading only, also while a run holds it; None when there is none yet. Raises UnusableState."""
         file = directory / "state.db"
         with _explained(file):
-            uri = f"{file.absolute().as_uri()}?mode=ro" if file.exists() else ":memory:"
-            connection = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+            connection = _copy_between_runs(file) or _connect(f"{file.absolute().as_uri()}?mode=ro")
         with closing(connection):
             with _explained(file):
                 state = cls(directory, connection) if _version(connection, file) else None
@@ -303,6 +302,27 @@ def _explained(file: Path) -> Iterator[None]:
         raise UnusableState(
             f"{file}: {error}; restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
         ) from error
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+
+def _copy_between_runs(file: Path) -> sqlite3.Connection | None:
+    """All that state.db holds while no run does; None when one may.
+
+    Even a read-only connection makes files beside a database that nobody has open. Made by another user, such as an
+    operator who asks for the status, they would lock out the next run.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    copy = _connect(":memory:")
+    if not log.exists() and file.exists():
+        with closing(_connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
+            source.backup(copy)
+    if not log.exists():  # else a run began meanwhile, and the copy may be torn
+        return copy
+    copy.close()
+    return None
 
 
 def _version(connection: sqlite3.Connection, file: Path) -> int:

@@ -277,6 +277,15 @@ def test_looking_at_no_state_makes_none(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_looking_between_runs_sees_all_and_leaves_no_file(tmp_path: Path) -> None:
+    with State.hold(tmp_path) as state:
+        state.record(batch(1, "a"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with looked(tmp_path) as seen:
+        assert seen.waiting() == {"a": (1, 10)}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_looking_after_a_crash_sees_what_was_recorded(tmp_path: Path) -> None:
     script = """
         with State.hold(directory) as state:
