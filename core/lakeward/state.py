@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -123,26 +123,28 @@ class State:
             raise UnusableState(
                 f"{directory}: {error.strerror}; choose another --state-dir, or give this user the right to write there"
             ) from error
+        file = directory / "state.db"
         with lock:
             _take(lock, directory)
-            connection = _connect(directory / "state.db", writable=True)
-            try:
-                yield cls(directory, connection)
-            finally:
-                connection.close()
+            with _explained(file):
+                connection = _connect(file.absolute().as_uri())
+            with closing(connection):
+                with _explained(file):
+                    _prepare(connection, _version(connection, file))
+                    state = cls(directory, connection)
+                yield state
 
     @classmethod
     @contextmanager
     def look(cls, directory: Path) -> Iterator[State | None]:
-        """The state for reading only, also while a run holds it; None when there is none yet."""
-        if not (directory / "state.db").exists():
-            yield None
-            return
-        connection = _connect(directory / "state.db", writable=False)
-        try:
-            yield cls(directory, connection)
-        finally:
-            connection.close()
+        """The state for reading only, also while a run holds it; None when there is none yet. Raises UnusableState."""
+        file = directory / "state.db"
+        with _explained(file):
+            connection = _copy_between_runs(file) or _connect(f"{file.absolute().as_uri()}?mode=ro")
+        with closing(connection):
+            with _explained(file):
+                state = cls(directory, connection) if _version(connection, file) else None
+            yield state
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -266,10 +268,11 @@ class State:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # on a full disk SQLite has rolled back by itself
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
 
 def _now() -> str:
@@ -288,29 +291,52 @@ def _take(lock: IO[str], directory: Path) -> None:
     lock.flush()
 
 
-def _connect(file: Path, writable: bool) -> sqlite3.Connection:
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """Turn what keeps a state from being opened into words for a person."""
     try:
-        if writable:
-            connection = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
-        else:
-            connection = sqlite3.connect(
-                f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=10, isolation_level=None, check_same_thread=False
-            )
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise UnusableState(
-                f"{file}: made by a newer lakeward (state schema {version}, this one knows {SCHEMA_VERSION}); upgrade lakeward"
-            )
-        if writable:
-            # small WAL: a full disk must be recoverable with little room
-            connection.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
-            if version == 0:
-                life = uuid.uuid4().hex[:8]
-                connection.executescript(
-                    f"BEGIN;{SCHEMA};INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION};COMMIT;"
-                )
+        yield
+    except OSError as error:
+        raise UnusableState(f"{file}: {error.strerror}; give this user the right to read it") from error
     except sqlite3.DatabaseError as error:
         raise UnusableState(
             f"{file}: {error}; restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
         ) from error
-    return connection
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+
+def _copy_between_runs(file: Path) -> sqlite3.Connection | None:
+    """All that state.db holds while no run does; None when one may.
+
+    Even a read-only connection makes files beside a database that nobody has open. Made by another user, such as an
+    operator who asks for the status, they would lock out the next run.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    copy = _connect(":memory:")
+    if not log.exists() and file.exists():
+        with closing(_connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
+            source.backup(copy)
+    if not log.exists():  # else a run began meanwhile, and the copy may be torn
+        return copy
+    copy.close()
+    return None
+
+
+def _version(connection: sqlite3.Connection, file: Path) -> int:
+    """The schema in a file; 0 when a crash came before there was one."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > SCHEMA_VERSION:
+        raise UnusableState(f"{file}: made by a newer lakeward (state schema {version}, this one knows {SCHEMA_VERSION}); upgrade lakeward")
+    return version
+
+
+def _prepare(connection: sqlite3.Connection, version: int) -> None:
+    # small WAL: a full disk must be recoverable with little room
+    connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
+    if version == 0:
+        life = uuid.uuid4().hex[:8]
+        about = f"INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION}"
+        connection.executescript(f"PRAGMA journal_mode=WAL;BEGIN;{SCHEMA};{about};COMMIT;")
