@@ -129,6 +129,7 @@ class GpsFuzz:
         names, devices = _names(batch.column(self.fields.device))
         moved = self._move(lat[good], below_180(lon[good]), names, devices[good], buckets[good])
         lat[good], lon[good] = (np.round(part, self.out_decimals) + 0.0 for part in moved)  # + 0.0 turns -0.0 into 0.0
+        lat[~good], lon[~good] = np.nan, np.nan  # what lies under a NULL is written out as well
         _tell(causes, null_island)
         return self._part(self._hide(batch, pa.array(lat, mask=~good), pa.array(below_180(lon), mask=~good)), causes)
 
@@ -223,7 +224,6 @@ class GpsFuzz:
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
-KEY_BYTES = 16  # a shorter key could be found by trying
 NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
 PLAIN_NUMBER = r"^[+-]?(?:\d{1,15}(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?$"  # a decimal comma could be two things, so it is none
 LEAVES_BY = {"drop": "filtered", "error": "rejected", "reject": "rejected"}
@@ -275,6 +275,6 @@ def _key_bytes(key: Secret) -> bytes:
         raise OptionError("key", "is a secret; refer to it as ${env:NAME} or ${file:/path}")
     text = key.reveal()
     found = bytes.fromhex(text) if re.fullmatch(r"(?:[0-9a-fA-F]{2}){16,}", text) else text.encode()
-    if len(found) < KEY_BYTES:
-        raise OptionError("key", f"has {len(found)} bytes, but needs at least {KEY_BYTES}; `openssl rand -hex 32` makes one")
+    if len(found) < 16:  # it could be found by trying
+        raise OptionError("key", f"has {len(found)} bytes, but needs at least 16; `openssl rand -hex 32` makes one")
     return found

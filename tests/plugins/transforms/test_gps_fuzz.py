@@ -4,6 +4,7 @@ import hmac
 import logging
 import math
 import os
+import struct
 import subprocess
 import sys
 from itertools import groupby
@@ -317,6 +318,14 @@ def test_gps_11_no_raw_coordinate_gets_out(caplog: pytest.LogCaptureFixture) -> 
     assert out["main"].schema.field("location").type == pa.string()
 
 
+@pytest.mark.parametrize("on_invalid", ["null", "reject"])
+def test_gps_11_no_raw_coordinate_lies_under_a_null(on_invalid: str) -> None:
+    lat, lon = [48.12345678, 91.23456789, None, 47.65432198], [11.98765432, 12.34567891, 13.57913579, None]
+    out = fuzz(on_invalid=on_invalid).apply(batch(lat, lon))
+    buffers = b"".join(buffer for part in out.values() for column in part.columns for buffer in column.buffers() if buffer)
+    assert not [value for value in (*lat, *lon) if value and struct.pack("<d", value) in buffers]
+
+
 INVALID = [(90.1, 0.5), (-91, 0.5), (45, 180.1), (45, -541), (math.nan, 1), (1, math.inf), (-math.inf, 1), (None, 1), (1, None), (1e300, 1)]
 INVALID_TEXT = [
     ("48,1", "11.5"),
@@ -495,7 +504,7 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], messa
         ({}, "latitude", r"fields\.lat: no column 'latitude'; columns are _row, sensor_id, longitude"),
         ({}, "sensor_id", r"fields\.device: no column 'sensor_id'"),
         ({"bucket_s": 60.0}, "", r"fields\.time: no column 'timestamp'"),
-        ({"scrub_fields": ["adress"]}, "", r"scrub_fields\[0\]: no column 'adress'"),
+        ({"scrub_fields": ["street"]}, "", r"scrub_fields\[0\]: no column 'street'"),
     ],
 )
 def test_a_missing_column_is_told_before_there_are_rows(options: dict[str, Any], column: str, message: str) -> None:
