@@ -30,9 +30,8 @@ ORDER BY l.name, c.cid"""
 BEST_TIMES = ("timestamp", "ts", "datetime", "time", "date")
 TIME_WORDS = {"timestamp", "ts", "datetime", "time", "date"}
 TIME_NAMES = re.compile(r"(recorded|measured|observed|sampled|received|logged|read)_at")
-BOOKKEEPING = re.compile(
-    r"(created|updated|modified|inserted)(_at|_on|_time|_date|_ts)?|.*zone.*"
-)  # when a row was made is not when it was measured
+# when a row was made is not when something was measured
+BOOKKEEPING = re.compile(r"(created|updated|modified|inserted)(_at|_on|_time|_date|_ts)?|.*zone.*")
 
 
 @frozen
