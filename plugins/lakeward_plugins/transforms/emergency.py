@@ -4,8 +4,8 @@ A threshold is judged for each key alone, in event time, as OPC UA Part 9 descri
 beyond the limit for `on_delay_s` without a break, and cleared when they have been back by the deadband for `off_delay_s` without a
 break. NULL, NaN and infinity say nothing. A row older than its key's newest one is too late for this: it goes whole to the port
 `late`, and into the log. If there are thresholds, rows without a time of the years 2000 to 2099 are rejected, because a clock gone
-wrong must not make all later rows late. Keywords are looked for in all rows, those too.
-An alert keeps its `alert_id` in every run and on its CLEAR, so that a sink can replace what it has by (alert_id, event).
+wrong must not make all later rows late. Keywords are looked for in all rows, those too. An alert has the same `alert_id` in every
+run and on its CLEAR, so that a sink can replace what it has by (alert_id, event).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from lakeward.timestamps import to_utc
 
 Array = npt.NDArray[Any]
 Key = tuple[Any, ...]
+Keyword = tuple[str, re.Pattern[str], "Severity"]
 Severity = Literal["Extreme", "Severe", "Moderate", "Minor", "Unknown"]  # the words of CAP 1.2, worst first
-Status = Literal["Actual", "Exercise", "System", "Test", "Draft"]
 URGENCY = {"Extreme": "Immediate", "Severe": "Immediate", "Moderate": "Expected", "Minor": "Future", "Unknown": "Unknown"}
 KEYWORD_FIELDS = ["message", "status", "alert_type", "anomaly_type"]
 PLAUSIBLE = 946_684_800_000_000, 4_102_444_800_000_000
@@ -68,12 +68,11 @@ class Emergency:
     key: list[str] = option(factory=lambda: ["sensor_id"], help="Columns whose values together say which sensor it is.")
     time_field: str = option("timestamp", help="Column with the time of the event.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
-    status: Status = option("Actual", help="Written into every alert; Test or Exercise for drills.")
+    status: Literal["Actual", "Exercise", "System", "Test", "Draft"] = option("Actual", help="Of every alert; Test or Exercise for drills.")
 
-    _words: list[_Keyword] = field(init=False)
+    _words: list[Keyword] = field(init=False)
     _rules: list[_Rule] = field(init=False)
     _keys: dict[Key, int] = field(init=False, factory=dict)
-    _key_types: list[str] = field(init=False, factory=list)
     _newest: Array = field(init=False, factory=lambda: np.zeros(0, np.int64))  # time of the newest row of each key
     _warned: bool = field(init=False, default=False)
 
@@ -102,8 +101,7 @@ class Emergency:
         ports = {"late": batch.slice(0, 0)}
         if self._rules:
             usable = (micros >= PLAUSIBLE[0]) & (micros < PLAUSIBLE[1])
-            if not usable.all():
-                ports["rejected"] = _rejected(batch, micros != NEVER, usable, self.time_field)
+            ports |= _rejected(batch, micros != NEVER, usable, self.time_field)
             ports["late"] = self._judge(batch, micros, usable, self._known(keys)[codes], rows, alerts)
         alerts.sort(key=lambda placed: placed[0])
         schema = pa.schema([*list(ALERT)[:3], *key_schema, *list(ALERT)[3:]])
@@ -116,7 +114,7 @@ class Emergency:
     def state(self) -> bytes:
         """A line of JSON, then the records of each rule."""
         rules = [[rule.name, len(rule.records)] for rule in self._rules]
-        head = {"key": self.key, "types": self._key_types, "keys": list(self._keys), "newest": self._newest.tolist(), "rules": rules}
+        head = {"key": self.key, "keys": list(self._keys), "newest": self._newest.tolist(), "rules": rules}
         return json.dumps(head).encode() + b"\n" + b"".join(rule.records.tobytes() for rule in self._rules)
 
     def restore(self, state: bytes) -> None:
@@ -125,17 +123,15 @@ class Emergency:
         head = json.loads(line)
         if head["key"] != self.key:
             raise Refused(f"the state holds alerts by {', '.join(head['key'])}; put that back as key, or use a new state directory")
-        self._key_types, self._newest = head["types"], np.array(head["newest"], np.int64)
         self._keys = {tuple(key): code for code, key in enumerate(head["keys"])}
+        self._newest = np.array(head["newest"], np.int64)
         rules = {rule.name: rule for rule in self._rules}
         for name, count in head["rules"]:
-            held = np.frombuffer(records, RECORD, count)
-            records = records[held.nbytes :]
+            held, records = np.frombuffer(records, RECORD, count), records[count * RECORD.itemsize :]
             if name in rules:
                 rules[name].records = held.copy()
             elif held["active"].any():
                 log.warning("%d alerts of %s are forgotten: there is no such threshold any more", held["active"].sum(), name)
-        self._known([])
 
     def _check(self, schema: pa.Schema) -> tuple[pa.Schema, list[str]]:
         """The types of the key, and the columns to look for keywords in."""
@@ -149,15 +145,11 @@ class Emergency:
             wanted, types = USABLE.get(re.split(r"[.\[]", path)[0], ("", ()))
             if types and not any(suits(kinds[name]) for suits in types):
                 raise OptionError(path, f"column {name!r} is {kinds[name]}; expected {wanted}")
-        key_types = [str(kinds[name]) for name in self.key]
-        if self._keys and key_types != self._key_types:
-            raise Refused(f"the types of {', '.join(self.key)} have changed since alerts were raised; use a new state directory")
-        self._key_types = key_types
-        usual = [name for name in KEYWORD_FIELDS if name in kinds and any(suits(kinds[name]) for suits in LETTERS)]
-        if self._words and not usual and not self.keyword_fields and not self._warned:
+        fields = self.keyword_fields or [name for name in KEYWORD_FIELDS if name in kinds and any(suits(kinds[name]) for suits in LETTERS)]
+        if self._words and not fields and not self._warned:
             log.warning("no keyword can be found: no column of text is named %s; set keyword_fields", ", ".join(KEYWORD_FIELDS))
             self._warned = True
-        return pa.schema([(name, kinds[name]) for name in self.key]), self.keyword_fields or usual
+        return pa.schema([(name, kinds[name]) for name in self.key]), fields
 
     def _micros(self, batch: pa.RecordBatch) -> Array:
         """The time of each row, NEVER where it cannot be read."""
@@ -193,14 +185,10 @@ class Emergency:
 
     def _alert(self, key: Key, kind: str, onset: int | None, onset_row: int, severity: Severity, event: str = "RAISE", **what: Any) -> Any:
         moment = None if onset is None else f"{np.datetime64(onset, 'us')}Z"
-        identity = {
-            "alert_id": int(_digest(kind, key, moment, onset_row)[:16], 16) >> 1,
-            "alert_key": _digest(kind, key)[:16],
-            "event": event,
-        }
-        urgency = URGENCY[severity] if event == "RAISE" else "Past"
+        number, urgency = int(_digest(kind, key, moment, onset_row)[:16], 16) >> 1, URGENCY[severity] if event == "RAISE" else "Past"
+        identity = {"alert_id": number, "alert_key": _digest(kind, key)[:16], "event": event, "onset_ts": onset, "keywords": []}
         words = {"alert_type": kind, "severity": severity, "urgency": urgency, "certainty": "Observed", "status": self.status}
-        return identity | dict(zip(self.key, key, strict=True)) | {"onset_ts": onset, "keywords": []} | words | what
+        return identity | dict(zip(self.key, key, strict=True)) | words | what
 
 
 def _digest(*parts: Any) -> str:
@@ -210,10 +198,8 @@ def _digest(*parts: Any) -> str:
 # -- thresholds --------------------------------------------------------------------------------------------------------
 
 CLEAR, BETWEEN, BEYOND = 1, 2, 3  # levels; 0 in a record: no reading yet
-RECORD = np.dtype(
-    [("level", "i1"), ("active", "?"), ("peak", "<f8")]
-    + [(name, "<i8") for name in ("started", "started_row", "onset", "onset_row", "raised", "count")]
-)
+WHOLE = ("started", "started_row", "onset", "onset_row", "raised", "count")
+RECORD = np.dtype([("level", "i1"), ("active", "?"), ("peak", "<f8"), *((name, "<i8") for name in WHOLE)])
 
 
 @define
@@ -232,6 +218,8 @@ class _Rule:
 
     def judge(self, places: Array, keys: Array, micros: Array, values: Array, rows: Array) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Readings sorted by key, then by arrival. Only a run of one level that lasts for its delay changes anything."""
+        if not len(keys):
+            return
         values = values * self.sign
         level = np.where(values > self.limit, BEYOND, np.where(values <= self.limit - self.deadband, CLEAR, BETWEEN))
         # the run that a key was in goes on, if its first row stands before the key's readings once more
@@ -259,38 +247,30 @@ class _Rule:
             if not record["active"]:
                 what |= {"event": "CLEAR", "clear_onset_ts": int(micros[head[index]]), "cleared_ts": int(micros[index])}
             yield int(places[index]), int(keys[index]), what
-        if len(keys):
-            self._remember(keys, level, micros, rows, values, count, head, since)
-
-    def _remember(
-        self, keys: Array, level: Array, micros: Array, rows: Array, values: Array, count: Array, head: Array, since: Array
-    ) -> None:
-        """The run that each key is in now, and the peak of what is raised or may be."""
+        # what is held of each key: the run it is in, and the peak of what is raised or may be
         last = np.append(np.flatnonzero(_starts(keys))[1:], len(keys)) - 1
         record = self.records[keys[last]]
         record["level"], record["started"], record["started_row"] = level[last], micros[head[last]], rows[head[last]]
-        since = np.where(record["active"], since, head[last])
         held = record["active"] | (level[last] == BEYOND)
-        spans = np.stack([since, last + 1], axis=1).ravel()
+        spans = np.stack([np.where(record["active"], since, head[last]), last + 1], axis=1).ravel()
         record["peak"] = np.where(held, np.maximum.reduceat(np.append(values, -np.inf), spans)[::2], -np.inf)
         record["count"] = np.where(held, np.add.reduceat(np.append(count, 0), spans)[::2], 0)
         self.records[keys[last]] = record
 
     def _event(self, record: Any, values: Array, count: int) -> dict[str, Any]:
         value, limit, peak = (float(number) * self.sign for number in (values[-1], self.limit, values.max()))
-        away = f"{self.field} is {value:.10g}, {self.side} {limit:.10g}"
-        back = f"{self.field} is back at {value:.10g}, after a peak of {peak:.10g}"
+        words = f"{value:.10g}, {self.side} {limit:.10g}" if record["active"] else f"back at {value:.10g}, after a peak of {peak:.10g}"
         moments = {"onset": int(record["onset"]), "onset_row": int(record["onset_row"]), "timestamp": int(record["raised"])}
         readings = {"value": value, "limit": limit, "peak": peak, "count": count}
-        return {"message": away if record["active"] else back, "severity": self.severity} | moments | readings
+        return {"message": f"{self.field} is {words}", "severity": self.severity} | moments | readings
 
 
 def _rule(name: str, threshold: float | Threshold, severity: Severity) -> _Rule:
     given = threshold if isinstance(threshold, Threshold) else Threshold(threshold)
     sign, side, end = (1.0, "above", "high") if given.op == ">" else (-1.0, "below", "low")
     delays = np.array([0, given.off_delay_s * 1e6, 0, given.on_delay_s * 1e6]).round().astype(np.int64)
-    records = np.zeros(0, RECORD)
-    return _Rule(f"{name}_{end}", name, side, sign, sign * given.limit, given.deadband, delays, given.severity or severity, records)
+    limit, records = sign * given.limit, np.zeros(0, RECORD)
+    return _Rule(f"{name}_{end}", name, side, sign, limit, given.deadband, delays, given.severity or severity, records)
 
 
 def _starts(values: Array) -> Array:
@@ -302,67 +282,55 @@ def _late(keys: Array, micros: Array, newest: Array) -> Array:
     """Which rows, sorted by key and then by arrival, are older than one before them."""
     first = _starts(keys)
     floor = np.where(first, np.maximum(micros, newest[keys]), micros)
-    if not ((floor[1:] < floor[:-1]) & ~first[1:]).any():  # in order, as they mostly are
-        return np.asarray(micros < floor)
     distinct, ranks = np.unique(floor, return_inverse=True)
     lift = (np.cumsum(first) - 1) * len(distinct)  # each key starts above all of the key before it
     return np.asarray(micros < distinct[np.maximum.accumulate(lift + ranks) - lift])
 
 
-def _rejected(batch: pa.RecordBatch, read: Array, usable: Array, name: str) -> pa.RecordBatch:
+def _rejected(batch: pa.RecordBatch, read: Array, usable: Array, name: str) -> dict[str, pa.RecordBatch]:
     faults = [(~read, "time_parse", "is missing, or no time"), (read & ~usable, "time_range", "is not in the years 2000 to 2099")]
     bad = [rejected(batch.filter(pa.array(rows)), code, f"{name} {why}") for rows, code, why in faults if rows.any()]
-    return pa.Table.from_batches(bad).combine_chunks().to_batches()[0]
+    return {"rejected": pa.Table.from_batches(bad).combine_chunks().to_batches()[0]} if bad else {}
 
 
 # -- keywords ----------------------------------------------------------------------------------------------------------
 
 
-@frozen
-class _Keyword:
-    text: str
-    pattern: re.Pattern[str]
-    severity: Severity
-
-
-def _keyword(text: str, match: str, severities: Mapping[str, Severity], severity: Severity) -> _Keyword:
+def _keyword(text: str, match: str, severities: Mapping[str, Severity], severity: Severity) -> Keyword:
     folded = _folded(text)
     if not folded.strip():
         raise OptionError("trigger_keywords", "expected words, got an empty one")
     before, after = {"word": (r"(?<!\w)", r"(?!\w)"), "substring": ("", ""), "exact": (r"\A\s*", r"\s*\Z")}[match]
-    return _Keyword(text, re.compile(before + re.escape(folded) + after), severities.get(folded, severity))
+    return text, re.compile(before + re.escape(folded) + after), severities.get(folded, severity)
 
 
 def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
-def _found(batch: pa.RecordBatch, fields: list[str], words: list[_Keyword]) -> Iterator[tuple[int, dict[str, Any]]]:
+def _found(batch: pa.RecordBatch, fields: list[str], words: list[Keyword]) -> Iterator[tuple[int, dict[str, Any]]]:
     """The place of each row with keywords in any of the fields, and what was found. Each distinct text is looked at once."""
     hits: dict[int, tuple[set[int], list[str]]] = {}
     for name in fields if words else []:
         column = batch.column(name)
         encoded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
         texts = encoded.dictionary.to_pylist()
-        matches = [{number for number, word in enumerate(words) if word.pattern.search(_folded(text or ""))} for text in texts]
+        matches = [{number for number, (_, pattern, _) in enumerate(words) if pattern.search(_folded(text or ""))} for text in texts]
         places = encoded.indices.cast(pa.int64()).fill_null(len(texts)).to_numpy(zero_copy_only=False)
         for place in np.flatnonzero(np.array([*map(bool, matches), False])[places]).tolist():
             found, lines = hits.setdefault(place, (set(), []))
             found |= matches[places[place]]
             lines.append(texts[places[place]])
     for place, (found, lines) in hits.items():
-        severity = min((words[number].severity for number in found), key=get_args(Severity).index)
-        yield place, {"keywords": [words[number].text for number in sorted(found)], "severity": severity, "message": " | ".join(lines)}
+        keywords, _, severities = zip(*(words[number] for number in sorted(found)), strict=True)
+        yield place, {"keywords": keywords, "severity": min(severities, key=get_args(Severity).index), "message": " | ".join(lines)}
 
 
-# -- columns -----------------------------------------------------------------------------------------------------------
-
+IDENTITY: dict[str, pa.DataType] = {"alert_id": pa.int64(), "alert_key": pa.string(), "event": pa.string()}
 TIMES = dict.fromkeys(["timestamp", "onset_ts", "clear_onset_ts", "cleared_ts"], pa.timestamp("us", "UTC"))
 TEXTS = dict.fromkeys(["alert_type", "severity", "urgency", "certainty", "status", "message"], pa.string())
-NUMBERS = dict.fromkeys(["value", "limit", "peak"], pa.float64()) | {"count": pa.int64()}
-IDENTITY = {"alert_id": pa.int64(), "alert_key": pa.string(), "event": pa.string()}
-ALERT = pa.schema(list((IDENTITY | TIMES | TEXTS | NUMBERS | {"keywords": pa.list_(pa.string())}).items()))
-
+NUMBERS = dict.fromkeys(["value", "limit", "peak"], pa.float64())
+ALERT = pa.schema(IDENTITY | TIMES | TEXTS | NUMBERS | {"count": pa.int64(), "keywords": pa.list_(pa.string())})
 LETTERS = (pa.types.is_string, pa.types.is_large_string)
 USABLE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "key": ("text, whole numbers or booleans", (*LETTERS, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)),
