@@ -67,8 +67,8 @@ def pipeline_file() -> str:
     for name, cls in (("batch", Batching), ("spool", Spooling), ("plugins", PluginRules)):
         parts += [f"## `{name}`\n", options(describe(cls))]
     parts.append(
-        "Every component has `use` (its name, or `plugin/name`); transforms and sinks have `from` (`node`, `node.port` or a list of them; left "
-        "out, the transform above). Every other key is an option of the component, see [components](components.md).\n"
+        "Every component has `use` (its name, or `plugin/name`); transforms and sinks have `from` (`node`, `node.port` or a list of "
+        "them; left out, the transform above). Every other key is an option of the component, see [components](components.md).\n"
     )
     return "\n".join(parts)
 

@@ -52,7 +52,8 @@ def main() -> None:
             if process is not None and process.poll() is None:
                 process.kill()
     # the sensor has stopped for good: read the rest and close the windows
-    last = subprocess.run([*LAKEWARD, "run", *PIPELINE, "--once", "--finish", "--json"], env=environment, capture_output=True, text=True, check=False)
+    rest = [*LAKEWARD, "run", *PIPELINE, "--once", "--finish", "--json"]
+    last = subprocess.run(rest, env=environment, capture_output=True, text=True, check=False)
     if last.returncode:
         sys.exit(f"the run failed:\n{last.stderr}\n(see {DEMO / 'run.log'})")
     show(json.loads(last.stdout))
@@ -89,10 +90,10 @@ def show(report: dict[str, Any]) -> None:
     sinks = [(name, sink["delivered"], sink["waiting"], sink["refused"], files[name]) for name, sink in report["sinks"].items()]
     print(table(("sink", "rows", "waiting", "refused", "files written"), sinks), "\n")
 
-    anomalies = DeltaTable(str(LAKE / "anomalies")).to_pyarrow_table()
-    by_rule = duckdb.sql(
-        "SELECT reason.rule_id, count(*) FROM (SELECT unnest(qc_reasons) AS reason FROM anomalies) GROUP BY ALL ORDER BY 2 DESC"
-    ).fetchall()
+    query = "SELECT reason.rule_id, count(*) FROM (SELECT unnest(qc_reasons) AS reason FROM anomalies) GROUP BY ALL ORDER BY 2 DESC"
+    with duckdb.connect() as connection:
+        connection.register("anomalies", DeltaTable(str(LAKE / "anomalies")).to_pyarrow_table())
+        by_rule = connection.sql(query).fetchall()
     print(table(("anomalies by rule", "rows"), by_rule), "\n")
 
     rows = report["rows"]
@@ -106,12 +107,12 @@ def show(report: dict[str, Any]) -> None:
         ("alerts raised and cleared", report["sinks"]["alerts_table"]["delivered"]),
     ]
     print(table(("in all", "rows"), facts), "\n")
-    exact = written == rows["read"] == rows["delivered"] + rows["filtered"] + rows["dead"]
-    raw, valid = report["sinks"]["raw"]["delivered"], report["sinks"]["readings_table"]["delivered"]
-    taken_apart = valid + report["sinks"]["anomalies"]["delivered"] + sum(report["filtered"].values())
     print(f"{rows['read']:,} read = {rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters")
-    print(f"{raw:,} raw rows = {taken_apart - sum(report['filtered'].values()):,} readings and anomalies + {sum(report['filtered'].values()):,} filtered")
-    if not exact or raw != taken_apart:
+    exact = written == rows["read"] == rows["delivered"] + rows["filtered"] + rows["dead"]
+    filtered = sum(report["filtered"].values())
+    raw, readings, odd = (report["sinks"][name]["delivered"] for name in ("raw", "readings_table", "anomalies"))
+    print(f"{raw:,} raw rows = {readings:,} readings + {odd:,} anomalies + {filtered:,} filtered")
+    if not exact or raw != readings + odd + filtered:
         sys.exit("These do not add up: please report it.")
     print("\nEvery row is accounted for. Try next:\n")
     print(f"  .venv-demo/bin/lakeward status --state-dir {STATE.relative_to(Path.cwd())}")

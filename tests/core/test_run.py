@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,14 +106,14 @@ def _is(number: int) -> Callable[[pa.RecordBatch], Any]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def start(tmp_path: Path) -> Callable[..., Any]:
     """Run a pipeline once: `start(script, sinks, links, transforms)`."""
     file = tmp_path / "p.yaml"
     file.write_text("name: p\nsource: {use: scripted}\nsinks: {out: {use: folder}}\nbatch: {rows: 4, wait: 10ms}\n")
 
     def run(
-        script: list[Any], sinks: Mapping[str, Any], links: Mapping[str, Any] | None = None, steps: Sequence[Step] = (), *, once: bool = True,
-        finish: bool = False, plugins: Sequence[object] = (), state: str = "state",
+        script: list[Any], sinks: Mapping[str, Any], links: Mapping[str, Any] | None = None, steps: Sequence[Step] = (), *,
+        once: bool = True, finish: bool = False, plugins: Sequence[object] = (), state: str = "state",
     ) -> Any:  # fmt: skip
         loaded = load_plugins(entries=[])
         for plugin in plugins:
@@ -124,7 +124,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
             result = Run(pipeline, loaded, held, once=once, finish=finish).execute()
             return result, held.totals(), held.dead_letters(), held.waiting()
 
-    yield run
+    return run
 
 
 def test_delivers_every_row_in_batches_of_the_configured_size(start: Any, tmp_path: Path) -> None:

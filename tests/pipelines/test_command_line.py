@@ -158,7 +158,8 @@ def test_named_graphs_share_the_source_and_its_checkpoint(lakeward: Lakeward, fo
     (folder / "demo.yaml").write_text(
         "name: demo\nsource: {use: sqlite, path: sensor.db}\nselect: raw\npipelines:\n"
         "  raw: {sinks: {out: {use: parquet, path: lake/raw}}}\n"
-        "  warm:\n    transforms: {warm: {use: filter, where: {temperature: {'>': 50}}}}\n    sinks: {out: {use: parquet, path: lake/warm}}\n"
+        "  warm:\n    transforms: {warm: {use: filter, where: {temperature: {'>': 50}}}}\n"
+        "    sinks: {out: {use: parquet, path: lake/warm}}\n"
     )
     lakeward("run", "demo.yaml", "--once")
     database = sqlite3.connect(folder / "sensor.db")
@@ -173,12 +174,19 @@ def test_named_graphs_share_the_source_and_its_checkpoint(lakeward: Lakeward, fo
 
 def test_plugins_are_listed_and_shown(lakeward: Lakeward) -> None:
     listed = json.loads(lakeward("plugins", "list", "--json").stdout)
-    assert {"sqlite", "parquet", "delta", "console", "gps_fuzz", "window", "emergency", "schematize", "filter"} <= {one["name"] for one in listed}
+    assert {"sqlite", "parquet", "delta", "console", "gps_fuzz", "window", "emergency", "schematize", "filter"} <= {
+        one["name"] for one in listed
+    }
     assert "radius_meters" in lakeward("plugins", "show", "gps_fuzz").stdout
-    assert "did you mean" in lakeward("plugins", "show", "gps_fuz", code=1).stderr or "gps_fuzz" in lakeward("plugins", "show", "x", code=1).stderr
+    assert (
+        "did you mean" in lakeward("plugins", "show", "gps_fuz", code=1).stderr
+        or "gps_fuzz" in lakeward("plugins", "show", "x", code=1).stderr
+    )
 
 
-@pytest.mark.parametrize("command", ["run", "check", "explain", "status", "history", "plugins list", "plugins show", "sensor run", "completion"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "explain", "status", "history", "plugins list", "plugins show", "sensor run", "completion"]
+)
 def test_every_command_has_help_with_examples(lakeward: Lakeward, command: str) -> None:
     words = lakeward(*command.split(), "--help").stdout
     assert f"Usage: python -m lakeward {command}" in words

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # one mistake is one line of the table
 """Wrong configurations: each gives its mistakes in one line each and exit code 2, never a traceback, and touches nothing."""
 
 from __future__ import annotations

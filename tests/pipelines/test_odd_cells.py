@@ -76,7 +76,13 @@ def test_good_rows_arrive_bit_exact_and_bad_cells_are_dead_letters(tmp_path: Pat
         assert state is not None
         letters: dict[int, dict[str, Any]] = {letter["row_low"]: letter for letter in state.dead_letters()}
     assert sorted(letters) == sorted(ODD)
-    assert {row: letter["reason"] for row, letter in letters.items()} == {3001: "type", 3002: "type", 3003: "type", 3004: "type", 3005: "utf8"}
+    assert {row: letter["reason"] for row, letter in letters.items()} == {
+        3001: "type",
+        3002: "type",
+        3003: "type",
+        3004: "type",
+        3005: "utf8",
+    }
     for row, (column, _) in ODD.items():
         assert column in letters[row]["detail"]
     assert "n/a" in letters[3001]["detail"]

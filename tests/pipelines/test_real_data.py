@@ -75,7 +75,8 @@ def station(request: pytest.FixtureRequest) -> str:
 def run(folder: Path) -> dict[str, Any]:
     ran = subprocess.run(
         [sys.executable, "-m", "lakeward", "run", "p.yaml", "--once", "--finish", "--json"],
-        cwd=folder, env=os.environ | {"GPS_FUZZ_KEY": "0123456789abcdef0123456789abcdef"}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=os.environ | {"GPS_FUZZ_KEY": "0123456789abcdef" * 2},
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
@@ -100,7 +101,14 @@ def test_each_row_is_in_precisely_one_of_valid_anomalies_and_dead_letters(statio
     of = STATIONS[station]
     placed = "" if of.position else HERE
     text = YAML.format(
-        name=station, path=DATA / f"{station}.db", field=of.field, low=of.low, high=of.high, alarm=of.alarm, placed=placed, min_time=of.min_time
+        name=station,
+        path=DATA / f"{station}.db",
+        field=of.field,
+        low=of.low,
+        high=of.high,
+        alarm=of.alarm,
+        placed=placed,
+        min_time=of.min_time,
     )
     (tmp_path / "p.yaml").write_text(text)
     report = run(tmp_path)

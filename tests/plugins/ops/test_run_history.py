@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lakeward.testing import PluginContract
 
 from lakeward import hookimpl, hookspecs
 from lakeward.hookspecs import RunInfo, RunResult
+from lakeward.testing import PluginContract
 from lakeward_plugins.ops import run_history
 from lakeward_plugins.ops.run_history import MAX_BYTES, history, read_history
 

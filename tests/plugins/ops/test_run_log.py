@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lakeward.testing import PluginContract
 
 from lakeward import Parcel, Receipt
 from lakeward.components import Token
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
+from lakeward.testing import PluginContract
 from lakeward_plugins.ops import run_log
 
 STARTED = datetime(2025, 1, 1, tzinfo=UTC)

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from lakeward.testing import PluginContract
 
 from lakeward import OptionError
 from lakeward.secrets import redact
+from lakeward.testing import PluginContract
 from lakeward_plugins.ops.secrets import MAX_BYTES, lakeward_resolve_secret
 
 

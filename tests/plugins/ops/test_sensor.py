@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from lakeward.testing import PluginContract
 
+from lakeward.testing import PluginContract
 from lakeward_plugins.ops.sensor import sensor
 
 COLUMNS = [
