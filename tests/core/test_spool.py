@@ -118,3 +118,10 @@ def test_drop_forgets_a_file_and_may_come_twice(spool: Spool) -> None:
 def test_the_folder_of_an_earlier_run_is_taken_over(spool: Spool) -> None:
     spool.write("f", ROWS, Encoding())
     assert [path.name for path in Spool(spool.folder).folder.iterdir()] == ["f.parquet"]
+
+
+def test_the_name_of_the_folder_itself_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    Spool(tmp_path / "spool")
+    assert synced == [tmp_path.stat().st_ino]
