@@ -62,6 +62,16 @@ def not_utf8() -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([1, 2]), pa.Array.from_buffers(pa.string(), 2, [None, lengths, content])], ["_row", "name"])
 
 
+def test_text_that_is_not_utf8_is_kept_as_bytes(tmp_path: Path) -> None:
+    expected = [(1, {"name": {"base64": "Yf9i"}}), (2, {"name": {"base64": "b2s="}})]
+    found = letters("source", rejected(not_utf8(), "utf8"), "", 0)
+    assert {letter.reason for letter in found} == {"utf8"}
+    assert [(letter.row, json.loads(letter.payload)) for letter in found] == expected
+    pq.write_table(pa.Table.from_batches([not_utf8()]), tmp_path / "f")
+    refused = refused_letters(Parcel(Token("pipe", "out", "cafe0123", 4, 12), tmp_path / "f", 2, "sha"), "no")
+    assert [(letter.row, json.loads(letter.payload)) for letter in refused] == expected
+
+
 def test_every_row_of_a_refused_parcel_is_a_letter(tmp_path: Path) -> None:
     for name, table in (("key", pa.table({"_row": [5, 6], "a": [1, 2]})), ("nokey", pa.table({"a": [1, 2]}))):
         pq.write_table(table, tmp_path / name)
