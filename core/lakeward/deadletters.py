@@ -18,7 +18,9 @@ MARKS = (ROW, "_reason", "_detail")
 
 def letters(stage: str, rows: pa.RecordBatch, origin: str, epoch: int) -> list[DeadLetter]:
     """One dead letter for each row that a source or a transform marked with `rejected()`."""
-    return [DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row)) for row in rows.to_pylist()]
+    return [
+        DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row)) for row in _python_rows(rows)
+    ]
 
 
 def refused_letters(parcel: Parcel, reason: str) -> list[DeadLetter]:
@@ -27,7 +29,7 @@ def refused_letters(parcel: Parcel, reason: str) -> list[DeadLetter]:
     return [
         DeadLetter(f"sink {token.sink}", "sink_rejected", reason, str(token), token.epoch, row.get(ROW), _payload(row))
         for rows in parcel.batches()
-        for row in rows.to_pylist()
+        for row in _python_rows(rows)
     ]
 
 
@@ -35,6 +37,17 @@ def distinct_keys(batches: list[pa.RecordBatch]) -> pa.ChunkedArray[Any]:
     """The different row keys in some batches."""
     keys = [rows.column(ROW) for rows in batches if ROW in rows.schema.names]
     return pc.unique(pa.chunked_array(keys, type=pa.int64()))
+
+
+def _python_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    try:
+        return rows.to_pylist()
+    except UnicodeDecodeError:  # often the very reason why they are here
+        columns = [
+            column.cast(pa.binary()) if pa.types.is_string(column.type) and name not in MARKS else column
+            for name, column in zip(rows.schema.names, rows.columns, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, rows.schema.names).to_pylist()
 
 
 def _payload(row: dict[str, Any]) -> str:

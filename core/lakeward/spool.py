@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from attrs import frozen
 
 from lakeward.components import ROW, Encoding
-from lakeward.durable import sync
+from lakeward.durable import make_folder, sync
 
 
 @frozen
@@ -29,7 +29,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
 
     def write(self, name: str, rows: pa.RecordBatch, encoding: Encoding) -> SpoolFile:
         """SPOOL: encode, write, sync, rename. `sync` follows once for all files of a batch."""

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lakeward.bell import Bell
+
+LONG = 20.0  # seconds; a wait that is not ended fails by its duration
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    bell = Bell()
+    yield bell
+    bell.close()
+
+
+def waited(bell: Bell, seconds: float) -> float:
+    start = time.monotonic()
+    bell.wait(seconds)
+    return time.monotonic() - start
+
+
+def test_a_ring_from_another_thread_ends_the_wait(bell: Bell) -> None:
+    timer = threading.Timer(0.1, bell.ring)
+    timer.start()
+    assert 0.05 < waited(bell, LONG) < LONG / 2
+    timer.join()
+
+
+def test_a_ring_from_a_signal_handler_ends_the_wait(bell: Bell) -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: bell.ring())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert 0.05 < waited(bell, LONG) < LONG / 2
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_rings_before_the_wait_count_once_all_together(bell: Bell) -> None:
+    for _ in range(3):
+        bell.ring()
+    assert waited(bell, LONG) < LONG / 2
+    assert waited(bell, 0.05) >= 0.05
+
+
+def test_no_number_of_rings_blocks_who_rings(bell: Bell) -> None:
+    for _ in range(100_000):  # more than a pipe holds
+        bell.ring()
+    assert waited(bell, LONG) < LONG / 2
+
+
+def test_without_a_ring_the_wait_lasts(bell: Bell) -> None:
+    assert waited(bell, 0.05) >= 0.05
+    assert waited(bell, 0.0) < LONG / 2
+    assert waited(bell, -1.0) < LONG / 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_to_stop_and_every_later_wait_returns_at_once(bell: Bell, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with bell.listen_for_signals():
+        assert bell.stopping == 0
+        threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+        assert waited(bell, LONG) < LONG / 2
+        assert bell.stopping == number
+        for _ in range(3):
+            assert waited(bell, LONG) < LONG / 2
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_ends_the_process_at_once() -> None:
+    script = """
+import os, signal, time
+from lakeward.bell import Bell
+bell = Bell()
+with bell.listen_for_signals():
+    os.kill(os.getpid(), signal.SIGTERM)
+    bell.wait(60)
+    print("asked", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("asked\n", "", 143)
