@@ -26,6 +26,7 @@ def test_rejected_rows_keep_all_they_had_and_say_why() -> None:
     ]
     assert rejected(ROWS, "type", pa.array(["one", None])).column("_detail").to_pylist() == ["one", None]
     assert rejected(ROWS, "type").column("_detail").to_pylist() == ["", ""]
+    assert rejected(ROWS, pa.array(["type", "late"])).column("_reason").to_pylist() == ["type", "late"]
 
 
 def test_filtered_rows_keep_their_key_alone_and_name_the_rule() -> None:
@@ -49,7 +50,7 @@ def test_names_of_parcels_differ_in_every_part() -> None:
     token = Token("p", "s", "cafe0123", 1, 2)
     others = [Token("p", "s", "beef0123", 1, 2), Token("p", "s", "cafe0123", 2, 2), Token("p", "s", "cafe0123", 1, 3)]
     assert len({str(each) for each in (token, *others, Token("q", "s", "cafe0123", 1, 2), Token("p", "t", "cafe0123", 1, 2))}) == 6
-    assert len({each.name for each in (token, *others)}) == 4
+    assert len({each.name for each in (token, *others, Token("p", "t", "cafe0123", 1, 2))}) == 5
 
 
 def test_a_parcel_gives_its_rows_again_in_pieces(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_every_row_of_a_refused_parcel_is_a_letter(tmp_path: Path) -> None:
         assert [(letter.stage, letter.reason, letter.detail, letter.epoch) for letter in found] == [
             ("sink out", "sink_rejected", "too large", 4)
         ] * 2
-        assert {(letter.origin, letter.epoch) for letter in found} == {("pipe/out/cafe0123-0004-0000000012", 4)}
+        assert {(letter.origin, letter.epoch) for letter in found} == {("pipe/out-cafe0123-0004-0000000012", 4)}
         assert [letter.row for letter in found] == table.to_pydict().get("_row", [None, None])
         assert [letter.payload for letter in found] == ['{"a": 1}', '{"a": 2}']
 

@@ -81,7 +81,7 @@ def test_all_of_a_batch_is_there_after_a_restart(tmp_path: Path) -> None:
         assert (state.transform_state("window"), state.transform_state("other")) == (b"new", b"")
         parcel = must(next_parcel(state, "raw"))
         assert (parcel.path, parcel.rows, parcel.sha256) == (SPOOL / "f1.parquet", 10, "sha1")
-        assert str(parcel.token) == f"pipe/raw/{life}-0003-0000000001"
+        assert str(parcel.token) == f"pipe/raw-{life}-0003-0000000001"
         assert state.dead_letter_counts() == {("source", "utf8"): 1}
 
 
