@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from attrs import frozen
+from attrs import astuple, frozen
 
 from lakeward.components import ROW
 from lakeward.pipeline import BrokenContract, Outcome
@@ -22,6 +22,13 @@ class Fates:
     """Spooled for at least one sink, or taken into a window or an alert."""
     filtered: int
     dead: int
+
+    def __add__(self, other: Fates) -> Fates:
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Fates(*(one + more for one, more in pairs))
+
+
+NO_ROWS = Fates(0, 0, 0, 0)
 
 
 def fates(rows: pa.RecordBatch, unread: int, outcome: Outcome) -> Fates:

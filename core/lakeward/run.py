@@ -10,15 +10,17 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
+from attrs import asdict
+
 from lakeward.bell import Bell
 from lakeward.components import END_OF_INPUT, Batch, Parcel, Position, Receipt, Stateful
 from lakeward.deadletters import letters
 from lakeward.deliver import PATIENCE, Courier, pause_after
 from lakeward.errors import LakewardError, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
-from lakeward.pipeline import Outcome, Pipeline, Step
+from lakeward.pipeline import BrokenContract, Outcome, Pipeline, Step
 from lakeward.plugins import Plugins
-from lakeward.reconcile import Fates, fates
+from lakeward.reconcile import NO_ROWS, Fates, fates
 from lakeward.secrets import redact
 from lakeward.spool import Spool
 from lakeward.state import DeadLetter, Recording, Share, State
@@ -35,7 +37,7 @@ class Run:
         self._once, self._finish = once, finish
         self._bell = Bell()
         self._spool = Spool(state.directory / "spool")
-        self._fates = [0, 0, 0, 0]
+        self._fates = NO_ROWS
         self._couriers: list[Courier] = []
         checkpoint = state.checkpoint()
         self._position: Position | None = checkpoint.position if checkpoint else None
@@ -106,9 +108,9 @@ class Run:
         for courier in self._couriers:
             courier.join(max(0.0, end - time.monotonic()))
         status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self._stopping() else "done"
-        read, _, filtered, dead = self._fates
         delivered = {courier.sink_name: courier.delivered for courier in self._couriers}
-        result = RunResult(status, datetime.now(UTC), read, dead, filtered, delivered, error)
+        counted = self._fates
+        result = RunResult(status, datetime.now(UTC), counted.read, counted.dead, counted.filtered, delivered, error)
         self._plugins.notify("lakeward_run_finished", run=self.info, result=result)
         if not any(courier.is_alive() for courier in self._couriers):
             self._bell.close()
@@ -166,7 +168,10 @@ class Run:
     # -- TRANSFORM, SPOOL, RECORD --------------------------------------------------------------------------------------
 
     def _take(self, batch: Batch) -> None:
-        outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
+        try:
+            outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
+        except Retry as error:  # its state may have changed already: reading the batch again would count rows twice
+            raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
         refused = batch.rejected.num_rows if batch.rejected is not None else 0
         counted = fates(batch.rows, refused, outcome)
         dead = letters("source", batch.rejected, batch.origin, batch.epoch) if batch.rejected is not None else []
@@ -176,23 +181,19 @@ class Run:
     def _record_finish(self) -> None:
         for outcome in self._pipeline.finish(END_OF_INPUT):
             if outcome.shares or outcome.dead:
-                self._record(outcome, Fates(0, 0, 0, 0), [], "")
+                self._record(outcome, NO_ROWS, [], "")
 
     def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str) -> None:
         self._sequence += 1
         shares = self._spool_shares(outcome)
-        for stage, rows in outcome.dead:
-            dead = dead + letters(stage, rows, origin, self._epoch)
-        totals = {("rows", "read"): counted.read, ("rows", "delivered"): counted.delivered, ("rows", "filtered"): counted.filtered}
-        totals[("rows", "dead")] = counted.dead
-        totals |= {("filtered", rule): rows for rule, rows in outcome.filtered.items()}
-        totals |= {("spooled", share.sink): share.rows for share in shares}
+        dead = dead + [letter for stage, rows in outcome.dead for letter in letters(stage, rows, origin, self._epoch)]
+        rows_by_sink = {share.sink: share.rows for share in shares}
+        totals: dict[tuple[str, str], int] = {}
+        for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
+            totals |= {(kind, name): rows for name, rows in counts.items()}
         states = {self._state_name(step): step.transform.state() for step in self._stateful()}  # type: ignore[attr-defined]  # see _stateful
         self._state.record(Recording(self._sequence, self._epoch, self._position or {}, states, shares, dead, totals))
-        self._fates = [
-            sum(pair) for pair in zip(self._fates, (counted.read, counted.delivered, counted.filtered, counted.dead), strict=True)
-        ]
-        rows_by_sink = {share.sink: share.rows for share in shares}
+        self._fates += counted
         self._plugins.notify(
             "lakeward_batch_recorded",
             run=self.info,
@@ -243,4 +244,4 @@ def dry_run(pipeline: Pipeline, position: Position | None) -> tuple[Outcome, Fat
     for batch in pipeline.source.read(position, pipeline.config.batch.rows):
         outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
         return outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
-    return Outcome(), Fates(0, 0, 0, 0)
+    return Outcome(), NO_ROWS

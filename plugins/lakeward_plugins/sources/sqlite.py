@@ -24,10 +24,11 @@ from lakeward_plugins.sources.sqlite_table import Catalog, Table, find_table, re
 
 @define
 class SqliteSource:
-    """Reads a table by its INTEGER PRIMARY KEY, again and again, while a sensor appends to it; never writes, never blocks it.
+    """Reads a table by its INTEGER PRIMARY KEY, again and again, while a sensor appends to it.
 
     Rows are expected to be appended: a row that changes after it was read is not read again. Column types come from the table's
-    declaration; a row with a value of another type becomes a dead letter.
+    declaration; a row with a value of another type becomes a dead letter. A sensor in WAL mode never waits; one without WAL waits
+    for the batch being read, about 0.1 s for 100,000 rows.
     """
 
     path: Path = option(help="The database file; mount its folder, not the file alone, so that its -wal file is there too.")

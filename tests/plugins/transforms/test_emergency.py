@@ -81,7 +81,8 @@ class TestEmergencyContract(TransformContract):
 
 def oracle(rows: list[Row], limit: float, low: bool, deadband: float, on: float, off: float) -> list[tuple[Any, ...]]:
     """(event, sensor, onset, raised, clear onset, cleared, peak, count) in the order of the rows."""
-    sign, states, events = -1 if low else 1, {}, []
+    sign, events = -1 if low else 1, []
+    states: dict[Any, dict[str, Any]] = {}
     for when, sensor, value in rows:
         state = states.setdefault(sensor, {"name": "NORMAL", "newest": -math.inf})
         if when < state["newest"]:
@@ -395,6 +396,12 @@ def test_an_alert_stays_raised_when_its_limit_changes_and_a_removed_threshold_is
     moved = threshold(limit=40.0)
     moved.restore(made.state())
     assert [one["event"] for one in moved.apply(batch_of([(2, "a", 36.0)], first=1))["main"].to_pylist()] == ["CLEAR"]
+    pending = threshold(on_delay_s=60)
+    pending.apply(batch_of([(1, "a", 36.0)]))
+    sooner = threshold(on_delay_s=0)
+    sooner.restore(pending.state())
+    (alert,) = sooner.apply(batch_of([(2, "a", 37.0)], first=1))["main"].to_pylist()
+    assert (seconds(alert["onset_ts"]), seconds(alert["timestamp"]), alert["value"]) == (1, 2, 37.0)
     Emergency(severity_thresholds={"w": 1.0}).restore(made.state())
     assert "1 alerts of v_high are forgotten" in caplog.text
     with pytest.raises(Refused, match="the state holds alerts by sensor_id; put that back as key"):
@@ -405,7 +412,11 @@ def test_a_million_rows_of_a_thousand_sensors_cost_less_than_a_second() -> None:
     rows = 100_000
     stamps = pa.array(np.arange(rows) * 10_000 + 1_704_067_200_000_000).cast(pa.timestamp("us", "UTC"))
     readings = np.random.default_rng(1).normal(20, 10, rows)
-    columns = {"timestamp": stamps, "sensor_id": pa.array([f"s{index % 1000}" for index in range(rows)]), "v": pa.array(readings)}
+    columns: dict[str, Any] = {
+        "timestamp": stamps,
+        "sensor_id": pa.array([f"s{index % 1000}" for index in range(rows)]),
+        "v": pa.array(readings),
+    }
     made = threshold(deadband=1, on_delay_s=20, off_delay_s=30)
     started = time.process_time()
     made.apply(pa.RecordBatch.from_pydict(columns))
