@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lakeward.components import ROW, Parcel
 from lakeward.state import DeadLetter
@@ -31,12 +30,6 @@ def refused_letters(parcel: Parcel, reason: str) -> list[DeadLetter]:
         for rows in parcel.batches()
         for row in _python_rows(rows)
     ]
-
-
-def distinct_keys(batches: list[pa.RecordBatch]) -> pa.ChunkedArray[Any]:
-    """The different row keys in some batches."""
-    keys = [rows.column(ROW) for rows in batches if ROW in rows.schema.names]
-    return pc.unique(pa.chunked_array(keys, type=pa.int64()))
 
 
 def _python_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:

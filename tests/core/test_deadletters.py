@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward.components import Parcel, Token, rejected
-from lakeward.deadletters import distinct_keys, letters, refused_letters
+from lakeward.deadletters import letters, refused_letters
 
 ROWS = pa.RecordBatch.from_pydict({"_row": [7, 9], "name": ["ü", None], "raw": [b"\0\xff", None], "value": [math.nan, -math.inf]})
 
@@ -83,9 +83,3 @@ def test_every_row_of_a_refused_parcel_is_a_letter(tmp_path: Path) -> None:
         assert {(letter.origin, letter.epoch) for letter in found} == {("pipe/out-cafe0123-0004-0000000012", 4)}
         assert [letter.row for letter in found] == table.to_pydict().get("_row", [None, None])
         assert [letter.payload for letter in found] == ['{"a": 1}', '{"a": 2}']
-
-
-def test_distinct_keys_are_counted_once_over_all_batches() -> None:
-    batches = [ROWS, ROWS.slice(1), pa.RecordBatch.from_pydict({"a": [1]})]
-    assert sorted(distinct_keys(batches).to_pylist()) == [7, 9]
-    assert distinct_keys([]).to_pylist() == []

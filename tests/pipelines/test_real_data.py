@@ -47,7 +47,7 @@ transforms:
   {placed}
   checked: {{use: physics_validation, rules: [{{id: limits, kind: range, field: {field}, fail: [{low}, {high}]}}]}}
   private: {{use: gps_fuzz, from: checked.valid, radius_meters: 50, key: "${{env:GPS_FUZZ_KEY}}"}}
-  alerts: {{use: emergency, from: source, severity_thresholds: {{{field}: {alarm}}}}}
+  alerts: {{use: emergency, from: source, severity_thresholds: {{{field}: {alarm}}}, min_time: "{min_time}"}}
   windows:
     use: window
     from: private

@@ -3,8 +3,8 @@
 A threshold is judged for each key alone, in event time, as OPC UA Part 9 describes it: the alert is raised when the readings have been
 beyond the limit for `on_delay_s` without a break, and cleared when they have been back by the deadband for `off_delay_s` without a
 break. NULL, NaN and infinity say nothing. A row older than its key's newest one is too late for this: it goes whole to the port
-`late`, and into the log. If there are thresholds, rows without a time of the years 2000 to 2099 are rejected, because a clock gone
-wrong must not make all later rows late. Keywords are looked for in all rows, those too. An alert has the same `alert_id` in every
+`late`, and into the log. If there are thresholds, rows without a time from `min_time` to `max_time` are rejected, because a clock
+gone wrong must not make all later rows late. Keywords are looked for in all rows, those too. An alert has the same `alert_id` in every
 run and on its CLEAR, so that a sink can replace what it has by (alert_id, event).
 """
 
@@ -20,34 +20,18 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from attrs import define, field, frozen
+from attrs import define, field
 
-from lakeward import ROW, OptionError, Refused, option, rejected
+from lakeward import ROW, OptionError, Refused, option
+from lakeward.grouping import KEY_TYPES, LETTERS, NEVER, Array, Key, Plausible, event_times, group_codes, plain_types
 from lakeward.timestamps import to_utc
+from lakeward_plugins.transforms.emergency_threshold import RECORD, Rule, Severity, Threshold, late_rows, make_rule
 
-Array = npt.NDArray[Any]
-Key = tuple[Any, ...]
 Keyword = tuple[str, re.Pattern[str], "Severity"]
-Severity = Literal["Extreme", "Severe", "Moderate", "Minor", "Unknown"]  # the words of CAP 1.2, worst first
 URGENCY = {"Extreme": "Immediate", "Severe": "Immediate", "Moderate": "Expected", "Minor": "Future", "Unknown": "Unknown"}
 KEYWORD_FIELDS = ["message", "status", "alert_type", "anomaly_type"]
-PLAUSIBLE = 946_684_800_000_000, 4_102_444_800_000_000
-NEVER = -(2**62)
 log = logging.getLogger("lakeward.emergency")
-
-
-@frozen
-class Threshold:
-    """A limit of one field."""
-
-    limit: float = option(help="Readings beyond this raise the alert; the limit itself does not.")
-    op: Literal[">", "<"] = option(">", help="Which side of the limit is beyond.")
-    severity: Severity | None = option(None, help="Severity of the alert; left out, it is default_severity.")
-    deadband: float = option(0.0, help="How far a reading must be back before it counts as clear, in the unit of the field.", minimum=0)
-    on_delay_s: float = option(0.0, help="How long readings must be beyond the limit.", unit="s", minimum=0)
-    off_delay_s: float = option(0.0, help="How long readings must be clear.", unit="s", minimum=0)
 
 
 @define
@@ -68,10 +52,13 @@ class Emergency:
     key: list[str] = option(factory=lambda: ["sensor_id"], help="Columns whose values together say which sensor it is.")
     time_field: str = option("timestamp", help="Column with the time of the event.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
+    min_time: str = option("2000-01-01", help="Rows before this time are rejected when there are thresholds.")
+    max_time: str = option("2100-01-01", help="Rows at or after this time are rejected when there are thresholds.")
     status: Literal["Actual", "Exercise", "System", "Test", "Draft"] = option("Actual", help="Of every alert; Test or Exercise for drills.")
 
+    _span: Plausible = field(init=False)
     _words: list[Keyword] = field(init=False)
-    _rules: list[_Rule] = field(init=False)
+    _rules: list[Rule] = field(init=False)
     _keys: dict[Key, int] = field(init=False, factory=dict)
     _newest: Array = field(init=False, factory=lambda: np.zeros(0, np.int64))  # time of the newest row of each key
     _warned: bool = field(init=False, default=False)
@@ -80,19 +67,20 @@ class Emergency:
         if not self.trigger_keywords and not self.severity_thresholds:
             raise OptionError("", "there is nothing to look for; give trigger_keywords, severity_thresholds, or both")
         to_utc(pa.array([], pa.string()), naive_timezone=self.naive_timezone)  # says so when there is no such zone
+        self._span = Plausible.between(self.min_time, self.max_time)
         severities = {_folded(word): severity for word, severity in self.keyword_severity.items()}
         self._words = [_keyword(word, self.keyword_match, severities, self.default_severity) for word in self.trigger_keywords]
         if unused := severities.keys() - {_folded(word) for word in self.trigger_keywords}:
             raise OptionError("keyword_severity", f"{', '.join(sorted(unused))} not among trigger_keywords")
-        self._rules = [_rule(name, threshold, self.default_severity) for name, threshold in self.severity_thresholds.items()]
+        self._rules = [make_rule(name, threshold, self.default_severity) for name, threshold in self.severity_thresholds.items()]
         if taken := set(self.key) & set(ALERT.names):
             raise OptionError("key", f"alerts have a column {min(taken)!r} of their own; rename that of the input")
 
     def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
         """Alerts in the order of the rows that caused them."""
         key_schema, fields = self._check(batch.schema)
-        micros = self._micros(batch)
-        codes, keys = _codes(batch, key_schema)
+        micros = event_times(batch, self.time_field, self.naive_timezone)
+        codes, keys = group_codes(batch, key_schema)
         rows = batch.column(ROW).to_numpy() if ROW in batch.schema.names else np.arange(batch.num_rows)
         alerts = []
         for place, what in _found(batch, fields, self._words):
@@ -100,8 +88,8 @@ class Emergency:
             alerts.append((place, self._alert(keys[codes[place]], "keyword", onset, int(rows[place]), timestamp=onset, **what)))
         ports = {"late": batch.slice(0, 0)}
         if self._rules:
-            usable = (micros >= PLAUSIBLE[0]) & (micros < PLAUSIBLE[1])
-            ports |= _rejected(batch, micros != NEVER, usable, self.time_field)
+            usable, rejections = self._span.part(batch, micros, self.time_field)
+            ports |= rejections
             ports["late"] = self._judge(batch, micros, usable, self._known(keys)[codes], rows, alerts)
         alerts.sort(key=lambda placed: placed[0])
         schema = pa.schema([*list(ALERT)[:3], *key_schema, *list(ALERT)[3:]])
@@ -135,7 +123,7 @@ class Emergency:
 
     def _check(self, schema: pa.Schema) -> tuple[pa.Schema, list[str]]:
         """The types of the key, and the columns to look for keywords in."""
-        kinds = {one.name: one.type.value_type if isinstance(one.type, pa.DictionaryType) else one.type for one in schema}
+        kinds = plain_types(schema)
         needed = {"time_field": self.time_field} | {f"key[{index}]": name for index, name in enumerate(self.key)}
         needed |= {f"severity_thresholds.{rule.field}": rule.field for rule in self._rules}
         needed |= {f"keyword_fields[{index}]": name for index, name in enumerate(self.keyword_fields)}
@@ -151,14 +139,6 @@ class Emergency:
             self._warned = True
         return pa.schema([(name, kinds[name]) for name in self.key]), fields
 
-    def _micros(self, batch: pa.RecordBatch) -> Array:
-        """The time of each row, NEVER where it cannot be read."""
-        try:
-            times, _ = to_utc(batch.column(self.time_field), naive_timezone=self.naive_timezone)
-        except TypeError as error:
-            raise OptionError("time_field", f"column {self.time_field!r}: {error}") from error
-        return np.asarray(times.cast(pa.int64()).fill_null(NEVER).to_numpy(zero_copy_only=False))
-
     def _known(self, keys: list[Key]) -> Array:
         """The number of each key, the same for ever."""
         numbers = np.array([self._keys.setdefault(key, len(self._keys)) for key in keys], np.int64)
@@ -171,7 +151,7 @@ class Emergency:
         """Give every rule its readings, key by key in the order of arrival; give back the rows that came too late."""
         order = np.argsort(keys.astype(np.uint16) if len(self._keys) < 2**16 else keys, kind="stable")  # 16 bits sort much faster
         order = order[usable[order]]
-        late = _late(keys[order], micros[order], self._newest)
+        late = late_rows(keys[order], micros[order], self._newest)
         if late.any():
             log.warning("%d rows are older than the newest of their key: not held against thresholds", late.sum())
         held, names = order[~late], list(self._keys)
@@ -193,104 +173,6 @@ class Emergency:
 
 def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-# -- thresholds --------------------------------------------------------------------------------------------------------
-
-CLEAR, BETWEEN, BEYOND = 1, 2, 3  # levels; 0 in a record: no reading yet
-WHOLE = ("started", "started_row", "onset", "onset_row", "raised", "count")
-RECORD = np.dtype([("level", "i1"), ("active", "?"), ("peak", "<f8"), *((name, "<i8") for name in WHOLE)])
-
-
-@define
-class _Rule:
-    """The state machine of one threshold. A lower limit is an upper limit of the negative readings."""
-
-    name: str
-    field: str
-    side: str
-    sign: float
-    limit: float
-    deadband: float
-    delays: Array  # by level, in microseconds
-    severity: Severity
-    records: Array  # of each key: the run of equal levels that it is in, and its alert
-
-    def judge(self, places: Array, keys: Array, micros: Array, values: Array, rows: Array) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Readings sorted by key, then by arrival. Only a run of one level that lasts for its delay changes anything."""
-        if not len(keys):
-            return
-        values = values * self.sign
-        level = np.where(values > self.limit, BEYOND, np.where(values <= self.limit - self.deadband, CLEAR, BETWEEN))
-        # the run that a key was in goes on, if its first row stands before the key's readings once more
-        at = np.flatnonzero(_starts(keys))
-        at = at[self.records["level"][keys[at]] > 0]
-        old, count = self.records[keys[at]], np.insert(np.where(level == BEYOND, 1, 0), at, 0)
-        values, level, keys = np.insert(values, at, old["peak"]), np.insert(level, at, old["level"]), np.insert(keys, at, keys[at])
-        places, micros, rows = np.insert(places, at, -1), np.insert(micros, at, old["started"]), np.insert(rows, at, old["started_row"])
-        count[places < 0] = old["count"]
-        begins = _starts(keys) | _starts(level)
-        head = np.flatnonzero(begins)[np.cumsum(begins) - 1]
-        due = np.flatnonzero((places >= 0) & (level != BETWEEN) & (micros - micros[head] >= self.delays[level]))
-        due = due[_starts(head[due])]
-        raising = level[due] == BEYOND
-        raised = np.where(_starts(keys[due]), self.records["active"][keys[due]], np.roll(raising, 1))
-        since, key_at = np.flatnonzero(_starts(keys)), np.cumsum(_starts(keys)) - 1  # where the episode of each key begins
-        for index in due[raising != raised].tolist():
-            record = self.records[keys[index]]  # a view: what is set here is set in the array
-            record["active"] = level[index] == BEYOND
-            if record["active"]:
-                since[key_at[index]] = head[index]
-                record["raised"], record["onset"], record["onset_row"] = micros[index], micros[head[index]], rows[head[index]]
-            episode = slice(since[key_at[index]], index + 1)
-            what = self._event(record, values[episode], int(count[episode].sum()))
-            if not record["active"]:
-                what |= {"event": "CLEAR", "clear_onset_ts": int(micros[head[index]]), "cleared_ts": int(micros[index])}
-            yield int(places[index]), int(keys[index]), what
-        # what is held of each key: the run it is in, and the peak of what is raised or may be
-        last = np.append(np.flatnonzero(_starts(keys))[1:], len(keys)) - 1
-        record = self.records[keys[last]]
-        record["level"], record["started"], record["started_row"] = level[last], micros[head[last]], rows[head[last]]
-        held = record["active"] | (level[last] == BEYOND)
-        spans = np.stack([np.where(record["active"], since, head[last]), last + 1], axis=1).ravel()
-        record["peak"] = np.where(held, np.maximum.reduceat(np.append(values, -np.inf), spans)[::2], -np.inf)
-        record["count"] = np.where(held, np.add.reduceat(np.append(count, 0), spans)[::2], 0)
-        self.records[keys[last]] = record
-
-    def _event(self, record: Any, values: Array, count: int) -> dict[str, Any]:
-        value, limit, peak = (float(number) * self.sign for number in (values[-1], self.limit, values.max()))
-        words = f"{value:.10g}, {self.side} {limit:.10g}" if record["active"] else f"back at {value:.10g}, after a peak of {peak:.10g}"
-        moments = {"onset": int(record["onset"]), "onset_row": int(record["onset_row"]), "timestamp": int(record["raised"])}
-        readings = {"value": value, "limit": limit, "peak": peak, "count": count}
-        return {"message": f"{self.field} is {words}", "severity": self.severity} | moments | readings
-
-
-def _rule(name: str, threshold: float | Threshold, severity: Severity) -> _Rule:
-    given = threshold if isinstance(threshold, Threshold) else Threshold(threshold)
-    sign, side, end = (1.0, "above", "high") if given.op == ">" else (-1.0, "below", "low")
-    delays = np.array([0, given.off_delay_s * 1e6, 0, given.on_delay_s * 1e6]).round().astype(np.int64)
-    limit, records = sign * given.limit, np.zeros(0, RECORD)
-    return _Rule(f"{name}_{end}", name, side, sign, limit, given.deadband, delays, given.severity or severity, records)
-
-
-def _starts(values: Array) -> Array:
-    """Where a value differs from the one before it; the first one does."""
-    return np.append(np.ones(min(1, len(values)), np.bool_), values[1:] != values[:-1])
-
-
-def _late(keys: Array, micros: Array, newest: Array) -> Array:
-    """Which rows, sorted by key and then by arrival, are older than one before them."""
-    first = _starts(keys)
-    floor = np.where(first, np.maximum(micros, newest[keys]), micros)
-    distinct, ranks = np.unique(floor, return_inverse=True)
-    lift = (np.cumsum(first) - 1) * len(distinct)  # each key starts above all of the key before it
-    return np.asarray(micros < distinct[np.maximum.accumulate(lift + ranks) - lift])
-
-
-def _rejected(batch: pa.RecordBatch, read: Array, usable: Array, name: str) -> dict[str, pa.RecordBatch]:
-    faults = [(~read, "time_parse", "is missing, or no time"), (read & ~usable, "time_range", "is not in the years 2000 to 2099")]
-    bad = [rejected(batch.filter(pa.array(rows)), code, f"{name} {why}") for rows, code, why in faults if rows.any()]
-    return {"rejected": pa.Table.from_batches(bad).combine_chunks().to_batches()[0]} if bad else {}
 
 
 # -- keywords ----------------------------------------------------------------------------------------------------------
@@ -331,20 +213,8 @@ TIMES = dict.fromkeys(["timestamp", "onset_ts", "clear_onset_ts", "cleared_ts"],
 TEXTS = dict.fromkeys(["alert_type", "severity", "urgency", "certainty", "status", "message"], pa.string())
 NUMBERS = dict.fromkeys(["value", "limit", "peak"], pa.float64())
 ALERT = pa.schema(IDENTITY | TIMES | TEXTS | NUMBERS | {"count": pa.int64(), "keywords": pa.list_(pa.string())})
-LETTERS = (pa.types.is_string, pa.types.is_large_string)
 USABLE: Mapping[str, tuple[str, tuple[Any, ...]]] = {
-    "key": ("text, whole numbers or booleans", (*LETTERS, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)),
+    "key": ("text, whole numbers or booleans", KEY_TYPES),
     "severity_thresholds": ("numbers", (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)),
     "keyword_fields": ("text", LETTERS),
 }
-
-
-def _codes(batch: pa.RecordBatch, key_schema: pa.Schema) -> tuple[Array, list[Key]]:
-    """The distinct keys of a batch, and which of them each row has."""
-    codes, keys = np.zeros(batch.num_rows, np.int64), [()] if batch.num_rows else []
-    for one in key_schema:
-        encoded = batch.column(one.name).cast(one.type).dictionary_encode(null_encoding="encode")
-        width, values = len(encoded.dictionary), encoded.dictionary.to_pylist()
-        pairs, codes = np.unique(codes * width + encoded.indices.to_numpy(zero_copy_only=False), return_inverse=True)
-        keys = [(*keys[pair // width], values[pair % width]) for pair in pairs.tolist()]
-    return codes, keys

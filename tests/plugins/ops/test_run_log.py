@@ -72,7 +72,7 @@ def test_a_delivery_carries_its_proof(caplog: pytest.LogCaptureFixture) -> None:
     run_log.lakeward_parcel_delivered(RUN, parcel, Receipt("lake/raw/x.parquet", {"version": 3}))
     record: Any = only(caplog)
     assert record.event == "parcel_delivered"
-    assert record.fields["token"] == "life-0001-0000000007"
+    assert record.fields["token"] == "raw-life-0001-0000000007"
     assert record.fields["details"] == {"version": 3}
     assert "raw has 1,500 rows of batch 7: lake/raw/x.parquet" in record.getMessage()
 

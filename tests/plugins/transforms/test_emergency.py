@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import END_OF_INPUT, OptionError, Refused
-from lakeward.options import Mistakes, build
+from lakeward.build import Mistakes, build
 from lakeward.testing import TransformContract
-from lakeward_plugins.transforms.emergency import Emergency, Threshold
+from lakeward_plugins.transforms.emergency import Emergency
+from lakeward_plugins.transforms.emergency_threshold import Threshold
 
 DATA = Path(os.environ.get("LAKEWARD_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 START = datetime(2024, 1, 1, tzinfo=UTC)

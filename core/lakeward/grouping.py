@@ -1,0 +1,95 @@
+"""Keys and event times of rows, as numpy arrays, for transforms that work group by group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from attrs import frozen
+
+from lakeward.components import rejected
+from lakeward.errors import OptionError
+from lakeward.timestamps import to_utc
+
+Array = npt.NDArray[Any]
+Key = tuple[Any, ...]
+LETTERS = (pa.types.is_string, pa.types.is_large_string)
+KEY_TYPES = (*LETTERS, pa.types.is_integer, pa.types.is_boolean, pa.types.is_null)
+"""Tests of the types that can be a part of a key."""
+NEVER = -(2**62)
+"""Microseconds of a row without a time; sums with durations stay within int64."""
+
+
+def plain_types(schema: pa.Schema) -> dict[str, pa.DataType]:
+    """The type of each column, without its dictionary."""
+    return {one.name: one.type.value_type if isinstance(one.type, pa.DictionaryType) else one.type for one in schema}
+
+
+def group_codes(batch: pa.RecordBatch, key_schema: pa.Schema) -> tuple[Array, list[Key]]:
+    """For each row the number of its key, and the distinct keys in that order. Without key columns there is one key, `()`."""
+    codes, keys = np.zeros(batch.num_rows, np.int64), [()] if batch.num_rows else []
+    for one in key_schema:
+        encoded = batch.column(one.name).cast(one.type).dictionary_encode(null_encoding="encode")
+        width, values = len(encoded.dictionary), encoded.dictionary.to_pylist()
+        pairs, codes = np.unique(codes * width + encoded.indices.to_numpy(zero_copy_only=False), return_inverse=True)
+        keys = [(*keys[pair // width], values[pair % width]) for pair in pairs.tolist()]
+    return codes, keys
+
+
+def starts(values: Array) -> Array:
+    """Where a value differs from the one before it; the first one does."""
+    return np.append(np.ones(min(1, len(values)), np.bool_), values[1:] != values[:-1])
+
+
+def running_maximum(groups: Array, values: Array) -> Array:
+    """For each row the greatest value so far in its group; groups must be sorted."""
+    distinct, ranks = np.unique(values, return_inverse=True)
+    lift = (np.cumsum(starts(groups)) - 1) * len(distinct)  # each group starts above all of the group before it
+    return np.asarray(distinct[np.maximum.accumulate(lift + ranks) - lift])
+
+
+def event_times(batch: pa.RecordBatch, time_field: str, naive_timezone: str) -> Array:
+    """Microseconds since 1970 of each row, NEVER where there is no time."""
+    try:
+        times, _ = to_utc(batch.column(time_field), naive_timezone=naive_timezone)
+    except TypeError as error:
+        raise OptionError("time_field", f"column {time_field!r}: {error}") from error
+    return np.asarray(times.cast(pa.int64()).fill_null(NEVER).to_numpy(zero_copy_only=False))
+
+
+@frozen
+class Plausible:
+    """From when to when a time can be meant: a clock gone wrong must not make all later rows late."""
+
+    low: int
+    high: int
+    words: str
+
+    @classmethod
+    def between(cls, min_time: str, max_time: str) -> Plausible:
+        """From the options of these names; the end is excluded."""
+        low, high = _moment("min_time", min_time), _moment("max_time", max_time)
+        if low >= high:
+            raise OptionError("min_time", f"expected a time before max_time, {max_time}")
+        return cls(low, high, f"{min_time} to {max_time}")
+
+    def part(self, batch: pa.RecordBatch, micros: Array, time_field: str) -> tuple[Array, Mapping[str, pa.RecordBatch]]:
+        """Which rows have a usable time, and the others for the port `rejected`."""
+        unread = micros == NEVER
+        usable = (micros >= self.low) & (micros < self.high)
+        if usable.all():
+            return usable, {}
+        reasons = pa.array(np.where(unread, "time_parse", "time_range")[~usable])
+        details = pa.array([f"{time_field} is missing, or no time", f"{time_field} is not in {self.words}"])
+        why = details.take(pa.array((~unread)[~usable].astype(np.int8)))
+        return usable, {"rejected": rejected(batch.filter(pa.array(~usable)), reasons, why)}
+
+
+def _moment(name: str, text: str) -> int:
+    moment = to_utc(pa.array([text]))[0].cast(pa.int64())[0].as_py()
+    if moment is None:
+        raise OptionError(name, f"expected a time such as 2000-01-01, got {text!r}")
+    return int(moment)
