@@ -76,11 +76,12 @@ class DeltaSink:
     path: Path = option(help="Folder of the table; made when it is not there.")
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the data files are compressed.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
 
     @property
     def encoding(self) -> Encoding:
         """Files as the options say."""
-        return Encoding(self.compression, self.row_key)
+        return Encoding(self.compression, self.row_key, self.inserted_at)
 
     def probe(self, schema: pa.Schema) -> str:
         """Whether the rows would fit into the table; `OptionError` or `Refused` when not."""

@@ -37,12 +37,13 @@ class ParquetSink:
     path: Path = option(help="Folder for the files; made when it is not there.")
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the files are compressed.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
     _made: bool = field(init=False, default=False)
 
     @property
     def encoding(self) -> Encoding:
         """Files as the options say."""
-        return Encoding(self.compression, self.row_key)
+        return Encoding(self.compression, self.row_key, self.inserted_at)
 
     def probe(self, schema: pa.Schema) -> str:
         """Where files would go; `OptionError` or `Refused` when they could not."""
