@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -315,14 +315,15 @@ def _copy_between_runs(file: Path) -> sqlite3.Connection | None:
     operator who asks for the status, they would lock out the next run.
     """
     log = file.with_name(f"{file.name}-wal")
-    copy = _connect(":memory:")
-    if not log.exists() and file.exists():
-        with closing(_connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
-            source.backup(copy)
-    if not log.exists():  # else a run began meanwhile, and the copy may be torn
+    with ExitStack() as opened:
+        copy = opened.enter_context(closing(_connect(":memory:")))
+        if not log.exists() and file.exists():
+            with closing(_connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
+                source.backup(copy)
+        if log.exists():  # a run began meanwhile, and the copy may be torn
+            return None
+        opened.pop_all()
         return copy
-    copy.close()
-    return None
 
 
 def _version(connection: sqlite3.Connection, file: Path) -> int:
