@@ -174,6 +174,7 @@ class _Planner:
         sinks = {name: self._class("sink", node) for name, node in graph.sinks.items()}
         links = self._links(graph, transforms)
         order = self._order(graph, links)
+        self._refuse_rows_twice(graph, links, transforms)
         source = self._build(source_class, self._config.source)
         built = {name: self._build(transforms[name], graph.transforms[name]) for name in order}
         built_sinks = {name: self._build(cls, graph.sinks[name]) for name, cls in sinks.items()}
@@ -226,7 +227,10 @@ class _Planner:
         except OptionError as error:
             raise OptionError(where, error.message) from error
         if secret is None:
-            raise OptionError(where, f"no plugin knows secrets of the kind ${{{value.scheme}:...}}; there are env and file")
+            raise OptionError(
+                where,
+                f"no plugin that is ready knows secrets of the kind ${{{value.scheme}:...}}; lakeward's own `secrets` knows env and file",
+            )
         return secret
 
     def _links(self, graph: Graph, transforms: Mapping[str, type | None]) -> dict[str, list[Link]]:
@@ -258,6 +262,17 @@ class _Planner:
             else:
                 links.append((name, port or MAIN))
         return links
+
+    def _refuse_rows_twice(self, graph: Graph, links: Mapping[str, Sequence[Link]], transforms: Mapping[str, type | None]) -> None:
+        """A row must not take effect twice: no port is joined with itself, or with one that its rows came through."""
+        for name, joins in links.items():
+            for place, link in enumerate(joins):
+                again = {link} & set(joins[:place])
+                for other in again or _made_from(link, links, transforms) & set(joins):
+                    one, before = ".".join(link), ".".join(other)
+                    found = "is there twice" if again else f"has rows of {before}, which is there too"
+                    node = graph.transforms.get(name) or graph.sinks[name]
+                    self._wrong(node, ("from",), f"{one} {found}, so they would take effect twice; take one of them only")
 
     def _order(self, graph: Graph, links: Mapping[str, Sequence[Link]]) -> list[str]:
         before = {name: [upstream for upstream, _ in links[name] if upstream != "source"] for name in graph.transforms}
@@ -301,6 +316,17 @@ class _Planner:
                 self._wrong(node, ("from",), f"{one} and {other} have different columns; bring them to one schema first")
                 return None
         return known[0]
+
+
+def _made_from(link: Link, links: Mapping[str, Sequence[Link]], transforms: Mapping[str, type | None]) -> set[Link]:
+    """The ports that the rows of this one came through; sums of rows and alerts are rows of their own."""
+    found, reached = set[Link](), [link]
+    while reached:
+        name = reached.pop()[0]
+        if getattr(transforms.get(name), "row_wise", False):
+            reached += set(links[name]) - found
+            found |= set(links[name])
+    return found - {link}
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:
