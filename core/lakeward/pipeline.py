@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import attrs
 import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import field, frozen, mutable
 
 from lakeward.build import Mistakes, build, steps, suggestion
-from lakeward.components import FILTERED, REJECTED, RESERVED_PORTS, ROW, Sink, Source, Stateful, Transform
+from lakeward.components import FILTERED, MEMBERS, REJECTED, RESERVED_PORTS, ROW, Sink, Source, Stateful, Transform
 from lakeward.config import Config, Graph, Node
 from lakeward.errors import ConfigError, LakewardError, OptionError, Problem
 from lakeward.plugins import PluginError, Plugins
@@ -179,8 +180,7 @@ class _Planner:
         built = {name: self._build(transforms[name], graph.transforms[name]) for name in order}
         built_sinks = {name: self._build(cls, graph.sinks[name]) for name, cls in sinks.items()}
         steps = [Step(name, links[name], built[name]) for name in order if built[name] is not None]
-        sink_links = {name: links[name] for name in graph.sinks}
-        pipeline = Pipeline(self._config, graph.name, source, steps, built_sinks, sink_links)
+        pipeline = Pipeline(self._config, graph.name, source, steps, built_sinks, {name: links[name] for name in graph.sinks})
         if source is not None:
             self._learn_schemas(pipeline, graph)
         if self._problems:
@@ -195,7 +195,7 @@ class _Planner:
 
     def _class(self, kind: Any, node: Node) -> type | None:
         try:
-            return self._plugins.load(*self._plugins.find(kind, node.use))
+            return _complete(kind, self._plugins.load(*self._plugins.find(kind, node.use)))
         except PluginError as error:
             self._wrong(node, ("use",), str(error))
             return None
@@ -204,8 +204,7 @@ class _Planner:
         if cls is None:
             return None
         try:
-            options = self._revealed(node, dict(node.options), ())
-            return build(cls, options, self._config.folder)
+            return build(cls, self._revealed(node, dict(node.options), ()), self._config.folder)
         except Mistakes as mistakes:
             for one in mistakes.mistakes:
                 self._wrong(node, one.path, one.message, one.at_key)
@@ -269,10 +268,9 @@ class _Planner:
             for place, link in enumerate(joins):
                 again = {link} & set(joins[:place])
                 for other in again or _made_from(link, links, transforms) & set(joins):
-                    one, before = ".".join(link), ".".join(other)
-                    found = "is there twice" if again else f"has rows of {before}, which is there too"
-                    node = graph.transforms.get(name) or graph.sinks[name]
-                    self._wrong(node, ("from",), f"{one} {found}, so they would take effect twice; take one of them only")
+                    found = "is there twice" if again else f"has rows of {'.'.join(other)}, which is there too"
+                    message = f"{'.'.join(link)} {found}, so they would take effect twice; take one of them only"
+                    self._wrong(graph.transforms.get(name) or graph.sinks[name], ("from",), message)
 
     def _order(self, graph: Graph, links: Mapping[str, Sequence[Link]]) -> list[str]:
         before = {name: [upstream for upstream, _ in links[name] if upstream != "source"] for name in graph.transforms}
@@ -297,7 +295,7 @@ class _Planner:
             if incoming is None:
                 continue
             try:
-                given = step.transform.apply(_empty(incoming))
+                given = step.transform.apply(pa.RecordBatch.from_pylist([], incoming))
             except OptionError as error:
                 self._wrong(node, steps(error.option), error.message)
                 continue
@@ -329,5 +327,9 @@ def _made_from(link: Link, links: Mapping[str, Sequence[Link]], transforms: Mapp
     return found - {link}
 
 
-def _empty(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([], type=column.type) for column in schema], schema=schema)
+def _complete(kind: Any, cls: type) -> type:
+    members = {*dir(cls), *(field.name for field in attrs.fields(cls))} if attrs.has(cls) else {*dir(cls)}
+    lost = [*(["@attrs.define"] if not attrs.has(cls) else []), *(member for member in MEMBERS[kind] if member not in members)]
+    if lost:
+        raise PluginError(f"{cls.__module__}:{cls.__name__} is a {kind} without {', '.join(lost)}; report it to the author of the plugin")
+    return cls
