@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -334,3 +335,19 @@ def test_sigterm_finishes_what_is_in_hand(start: Any, tmp_path: Path) -> None:
     result, _, _, waiting = start([ROWS], {"out": sink}, once=False)
     timer.join()
     assert (result.status, sink.ids(), waiting) == ("stopped", list(range(10)), {})
+
+
+def test_a_sink_that_needs_a_human_is_left_in_peace_for_a_minute(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sink = Folder(tmp_path / "out", trouble=[Refused("no permission")])
+
+    def stop() -> None:
+        while "no permission; next attempt" not in caplog.text:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    waiter = threading.Thread(target=stop, daemon=True)
+    waiter.start()
+    result, _, _, waiting = start([ROWS], {"out": sink}, once=False)
+    waiter.join()
+    assert "sink out: no permission; next attempt in 60.0 s" in caplog.text
+    assert (result.status, waiting) == ("stopped", {"out": (3, 10)})
