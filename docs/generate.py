@@ -11,8 +11,8 @@ import click
 
 from lakeward import hookspecs
 from lakeward.cli import lakeward
+from lakeward.cli.described import Described, describe, parts
 from lakeward.config import Batching, PipelineFile, PluginRules, Spooling
-from lakeward.options import Described, describe
 from lakeward.plugins import load_plugins
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -48,6 +48,8 @@ def components() -> str:
             lines.append(f"Ports: {', '.join(f'`{port}`' for port in ports)}.\n")
         lines.append(inspect.cleandoc(cls.__doc__ or "") + "\n")
         lines.append(options(describe(cls)))
+        for path, part in parts(cls):
+            lines.append(f"`{path}`: {inspect.cleandoc(part.__doc__ or '')}\n\n{options(describe(part))}")
     return "\n".join(lines)
 
 
@@ -56,7 +58,7 @@ def options(described: list[Described]) -> str:
     rows = ["| option | type | default | what it does |", "| --- | --- | --- | --- |"]
     for one in described:
         default = "required" if one.required else f"`{one.default}`" if one.default else "empty"
-        unit = f" ({one.unit})" if one.unit else ""
+        unit = f", in {one.unit}" if one.unit else ""
         rows.append(f"| `{one.name}` | {one.type}{unit} | {default} | {one.help} |".replace("\n", " "))
     return "\n".join(rows) + "\n"
 

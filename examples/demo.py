@@ -86,7 +86,7 @@ def show(report: dict[str, Any]) -> None:
     with sqlite3.connect(SENSOR) as database:
         written = database.execute("SELECT count(*) FROM sensor_readings").fetchone()[0]
     database.close()
-    files = {name: len(list((LAKE / folder).rglob("*.parquet"))) for name, folder in folders(report).items()}
+    files = {name: len(list((LAKE / folder).glob("*.parquet"))) for name, folder in folders(report).items()}  # not Delta's checkpoints
     sinks = [(name, sink["delivered"], sink["waiting"], sink["refused"], files[name]) for name, sink in report["sinks"].items()]
     print(table(("sink", "rows", "waiting", "refused", "files written"), sinks), "\n")
 

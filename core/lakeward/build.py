@@ -8,7 +8,7 @@ from datetime import timedelta
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
 import cattrs
@@ -111,10 +111,13 @@ def _secret(value: object, _: type) -> Secret:
 def _literal(value: object, kind: Any) -> object:
     allowed = get_args(kind)
     if not any(value == choice and type(value) is type(choice) for choice in allowed):  # 1 == True == 1.0
-        guess = get_close_matches(value, [str(choice) for choice in allowed], 1) if isinstance(value, str) else []
-        hint = f", did you mean {guess[0]!r}?" if guess else ""
-        raise ValueError(f"expected one of {', '.join(map(str, allowed))}; got {_got(value)}{hint}")
+        raise ValueError(f"expected one of {', '.join(map(str, allowed))}; got {_got(value)}{_guess(value, list(map(str, allowed)))}")
     return value
+
+
+def _guess(value: object, choices: Sequence[str]) -> str:
+    close = get_close_matches(value, choices, 1) if isinstance(value, str) else []
+    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def _one_of(converter: cattrs.Converter, kinds: tuple[Any, ...]) -> Callable[[Any, Any], Any]:
@@ -135,7 +138,8 @@ def _one_of(converter: cattrs.Converter, kinds: tuple[Any, ...]) -> Callable[[An
         ]
         if len(errors) == 1 or shaped:
             raise (shaped or [errors[0][1]])[0]
-        raise ValueError(f"expected {' or '.join(type_words(kind) for kind in kinds)}, got {_got(value)}")
+        choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind) if isinstance(choice, str)]
+        raise ValueError(f"expected {type_words(Union[kinds])}, got {_got(value)}{_guess(value, choices)}")  # noqa: UP007  # made of a tuple
 
     return structure
 

@@ -210,6 +210,10 @@ class Explaining(Protocol):
         """A few lines: what was found, and the query it runs."""
 
 
+MEMBERS = {"source": ("schema", "read", "close"), "transform": ("ports", "row_wise", "apply"), "sink": ("encoding", "deliver", "close")}
+"""What the attrs class of each kind must have."""
+
+
 # -- rows that leave ---------------------------------------------------------------------------------------------------
 
 REJECTED = "rejected"

@@ -42,7 +42,9 @@ class Spooling:
 class PluginRules:
     """Which installed plugins may take part."""
 
-    allow: list[str] | None = option(None, help="Names of plugins or distributions; left out, all that are installed.")
+    allow: list[str] | None = option(
+        None, help="Names of plugins or distributions beside lakeward's own; left out, all that are installed."
+    )
     disable: list[str] = option(factory=list, help="Names of plugins that are switched off.")
 
 
@@ -222,7 +224,7 @@ class _Assembly:
             self._wrong((*path, "use"), "required: the name of a plugin's component, such as sqlite", at_key=True)
         inputs = options.pop("from", []) if not is_source else []
         inputs = [inputs] if isinstance(inputs, str) else inputs
-        if not isinstance(inputs, list) or not all(isinstance(link, str) for link in inputs):
+        if not isinstance(inputs, list) or not all(isinstance(link, str) for link in inputs) or ("from" in data and not inputs):
             self._wrong((*path, "from"), "expected node, node.port, or a list of them")
             inputs = []
         return Node(name, path, str(use), tuple(inputs), options)

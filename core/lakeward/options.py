@@ -1,19 +1,18 @@
 """Options of components: what attrs fields cannot say, and the words that describe them.
 
-A component's init fields are its YAML options. Help, reference pages and schemas come from `describe`.
+A component's init fields are its YAML options. They also say what help and reference pages tell.
 """
 
 from __future__ import annotations
 
+import re
 import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
-from attrs import frozen
 
 from lakeward.errors import OptionError
 from lakeward.secrets import Secret
@@ -27,6 +26,8 @@ NAMES: Mapping[type, str] = {
     dict: "a mapping",
     type(None): "nothing",
 }
+PLAIN = {str, bool, int, float}
+PLURAL = re.compile(r"^one of|^a ((?:whole )?\w+)")
 
 
 def option(
@@ -67,35 +68,6 @@ def _number(value: float) -> str:
     return f"{value:,.15g}"
 
 
-@frozen
-class Described:
-    """One option in words."""
-
-    name: str
-    type: str
-    default: str
-    """As it would be written in YAML; empty for a required option."""
-    required: bool
-    unit: str
-    help: str
-
-
-def describe(cls: type) -> list[Described]:
-    """The options of a component class, in the order of its fields."""
-    hints = typing.get_type_hints(cls)
-    return [
-        Described(
-            attribute.name,
-            type_words(hints[attribute.name]),
-            "" if attribute.default is attrs.NOTHING else _default_words(attribute.default),
-            attribute.default is attrs.NOTHING,
-            attribute.metadata.get("unit", ""),
-            attribute.metadata.get("help", ""),
-        )
-        for attribute in init_fields(cls)
-    ]
-
-
 def init_fields(cls: type) -> list[attrs.Attribute[Any]]:
     """The fields that are options."""
     return [attribute for attribute in attrs.fields(cls) if attribute.init]
@@ -107,31 +79,38 @@ def type_words(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if is_union(kind):
-        return " or ".join(type_words(arg) for arg in args)
+        return _union_words(args)
     if origin in (list, tuple):
-        return f"a list of {type_words(args[0])}"
+        return f"a list of {PLURAL.sub(_plural, _in_brackets(args[0]))}"
     if origin is dict:
-        return f"a mapping to {type_words(args[1])}"
+        return "a mapping" if args[1] is Any else f"a mapping of names to {_in_brackets(args[1])}"
     if attrs.has(kind):
         return "a mapping with " + ", ".join(attribute.name for attribute in init_fields(kind))
     special = {Path: "a path", timedelta: "a duration", Secret: "a secret"}
     return NAMES.get(kind) or special.get(kind, "any value")
 
 
+def _union_words(kinds: Sequence[Any]) -> str:
+    """`a value` for all plain ones together, then lists, then `nothing`."""
+    plain = PLAIN if set(kinds) >= PLAIN else set()
+    lists = [kind for kind in kinds if get_origin(kind) is list]
+    single = [kind for kind in kinds if kind not in plain and kind not in lists and kind is not type(None)]
+    words = " or ".join([*(["a value"] if plain else []), *map(type_words, single)])
+    for kind in lists:
+        of_them = words and type_words(get_args(kind)[0]) == words
+        words = f"{words}, or a list of them" if of_them else " or ".join(filter(None, [words, type_words(kind)]))
+    return f"{words} or nothing" if type(None) in kinds else words
+
+
+def _in_brackets(kind: Any) -> str:
+    words = type_words(kind)
+    return f"({words})" if is_union(kind) and " or " in words else words
+
+
+def _plural(match: re.Match[str]) -> str:
+    return "any of" if match[0] == "one of" else f"{match[1]}s"
+
+
 def is_union(kind: Any) -> bool:
     """`A | B` or `Union[A, B]`."""
     return get_origin(kind) in (Union, types.UnionType)
-
-
-def _default_words(default: Any) -> str:
-    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
-        default = default.factory()
-    if isinstance(default, timedelta):
-        return f"{default.total_seconds():g}s"
-    if isinstance(default, bool) or default is None:
-        return {True: "true", False: "false", None: "none"}[default]
-    if attrs.has(type(default)):
-        return ", ".join(f"{field.name}: {_default_words(getattr(default, field.name))}" for field in init_fields(type(default)))
-    if isinstance(default, (list, tuple)):
-        return "[" + ", ".join(map(_default_words, default)) + "]"
-    return str(default)

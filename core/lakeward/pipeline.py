@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+import attrs
 import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import field, frozen, mutable
 
 from lakeward.build import Mistakes, build, steps, suggestion
-from lakeward.components import FILTERED, REJECTED, RESERVED_PORTS, ROW, Sink, Source, Stateful, Transform
+from lakeward.components import FILTERED, MEMBERS, REJECTED, RESERVED_PORTS, ROW, Sink, Source, Stateful, Transform
 from lakeward.config import Config, Graph, Node
 from lakeward.errors import ConfigError, LakewardError, OptionError, Problem
 from lakeward.plugins import PluginError, Plugins
@@ -174,12 +175,12 @@ class _Planner:
         sinks = {name: self._class("sink", node) for name, node in graph.sinks.items()}
         links = self._links(graph, transforms)
         order = self._order(graph, links)
+        self._refuse_rows_twice(graph, links, transforms)
         source = self._build(source_class, self._config.source)
         built = {name: self._build(transforms[name], graph.transforms[name]) for name in order}
         built_sinks = {name: self._build(cls, graph.sinks[name]) for name, cls in sinks.items()}
         steps = [Step(name, links[name], built[name]) for name in order if built[name] is not None]
-        sink_links = {name: links[name] for name in graph.sinks}
-        pipeline = Pipeline(self._config, graph.name, source, steps, built_sinks, sink_links)
+        pipeline = Pipeline(self._config, graph.name, source, steps, built_sinks, {name: links[name] for name in graph.sinks})
         if source is not None:
             self._learn_schemas(pipeline, graph)
         if self._problems:
@@ -194,7 +195,7 @@ class _Planner:
 
     def _class(self, kind: Any, node: Node) -> type | None:
         try:
-            return self._plugins.load(*self._plugins.find(kind, node.use))
+            return _complete(kind, self._plugins.load(*self._plugins.find(kind, node.use)))
         except PluginError as error:
             self._wrong(node, ("use",), str(error))
             return None
@@ -203,8 +204,7 @@ class _Planner:
         if cls is None:
             return None
         try:
-            options = self._revealed(node, dict(node.options), ())
-            return build(cls, options, self._config.folder)
+            return build(cls, self._revealed(node, dict(node.options), ()), self._config.folder)
         except Mistakes as mistakes:
             for one in mistakes.mistakes:
                 self._wrong(node, one.path, one.message, one.at_key)
@@ -226,7 +226,10 @@ class _Planner:
         except OptionError as error:
             raise OptionError(where, error.message) from error
         if secret is None:
-            raise OptionError(where, f"no plugin knows secrets of the kind ${{{value.scheme}:...}}; there are env and file")
+            raise OptionError(
+                where,
+                f"no plugin that is ready knows secrets of the kind ${{{value.scheme}:...}}; lakeward's own `secrets` knows env and file",
+            )
         return secret
 
     def _links(self, graph: Graph, transforms: Mapping[str, type | None]) -> dict[str, list[Link]]:
@@ -259,6 +262,16 @@ class _Planner:
                 links.append((name, port or MAIN))
         return links
 
+    def _refuse_rows_twice(self, graph: Graph, links: Mapping[str, Sequence[Link]], transforms: Mapping[str, type | None]) -> None:
+        """A row must not take effect twice: no port is joined with itself, or with one that its rows came through."""
+        for name, joins in links.items():
+            for place, link in enumerate(joins):
+                again = {link} & set(joins[:place])
+                for other in again or _made_from(link, links, transforms) & set(joins):
+                    found = "is there twice" if again else f"has rows of {'.'.join(other)}, which is there too"
+                    message = f"{'.'.join(link)} {found}, so they would take effect twice; take one of them only"
+                    self._wrong(graph.transforms.get(name) or graph.sinks[name], ("from",), message)
+
     def _order(self, graph: Graph, links: Mapping[str, Sequence[Link]]) -> list[str]:
         before = {name: [upstream for upstream, _ in links[name] if upstream != "source"] for name in graph.transforms}
         try:
@@ -282,7 +295,7 @@ class _Planner:
             if incoming is None:
                 continue
             try:
-                given = step.transform.apply(_empty(incoming))
+                given = step.transform.apply(pa.RecordBatch.from_pylist([], incoming))
             except OptionError as error:
                 self._wrong(node, steps(error.option), error.message)
                 continue
@@ -307,5 +320,20 @@ class _Planner:
         return known[0]
 
 
-def _empty(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array([], type=column.type) for column in schema], schema=schema)
+def _made_from(link: Link, links: Mapping[str, Sequence[Link]], transforms: Mapping[str, type | None]) -> set[Link]:
+    """The ports that the rows of this one came through; sums of rows and alerts are rows of their own."""
+    found, reached = set[Link](), [link]
+    while reached:
+        name = reached.pop()[0]
+        if getattr(transforms.get(name), "row_wise", False):
+            reached += set(links[name]) - found
+            found |= set(links[name])
+    return found - {link}
+
+
+def _complete(kind: Any, cls: type) -> type:
+    members = {*dir(cls), *(field.name for field in attrs.fields(cls))} if attrs.has(cls) else {*dir(cls)}
+    lost = [*(["@attrs.define"] if not attrs.has(cls) else []), *(member for member in MEMBERS[kind] if member not in members)]
+    if lost:
+        raise PluginError(f"{cls.__module__}:{cls.__name__} is a {kind} without {', '.join(lost)}; report it to the author of the plugin")
+    return cls

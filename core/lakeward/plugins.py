@@ -124,6 +124,10 @@ def load_plugins(
             plugin.status, plugin.message = "disabled", "not in plugins.allow"
         else:
             loader.load(plugin, entry)
+    known = {name for plugin in found for name in (plugin.name, plugin.distribution)}
+    for name in sorted({*off, *(allow or ())} - known):
+        guess = get_close_matches(name, known, 1)
+        log.warning("no plugin is named %r%s", name, f", did you mean {guess[0]!r}?" if guess else "; `lakeward plugins list` shows all")
     return Plugins(found, manager)
 
 

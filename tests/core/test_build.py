@@ -117,7 +117,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         ("level", 3, "expected one of 1, 2; got a whole number (3)"),
         ("level", True, "expected one of 1, 2; got true or false"),
         ("level", 1.0, "expected one of 1, 2; got a number (1.0)"),
-        ("columns", 5, "expected text or a list of text, got a whole number (5)"),
+        ("columns", 5, "expected text, or a list of them, got a whole number (5)"),
         ("size", "big", "expected a whole number or a number or nothing, got text ('big')"),
         ("rules", {"column": "a"}, "expected a list, got a mapping"),
         ("rules", "ab", "expected a list, got text ('ab')"),

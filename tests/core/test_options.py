@@ -9,9 +9,12 @@ from attrs import define, field, frozen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lakeward.cli.described import describe, parts
 from lakeward.errors import OptionError
-from lakeward.options import describe, option, type_words
+from lakeward.options import option, type_words
 from lakeward.secrets import Secret
+
+Value = bool | int | float | str
 
 
 @frozen
@@ -45,7 +48,7 @@ def test_describe_says_each_option_in_the_order_of_the_class() -> None:
         ("flag", "true or false", "true", False, ""),
         ("columns", "a list of text", "[a, b]", False, ""),
         ("rule", "a mapping with column, limit", "column: all, limit: 1.0", False, ""),
-        ("rules", "a mapping to a mapping with column, limit", "{}", False, ""),
+        ("rules", "a mapping of names to a mapping with column, limit", "{}", False, ""),
     ]
     assert describe(Everything)[2].help == "How far."
 
@@ -53,10 +56,15 @@ def test_describe_says_each_option_in_the_order_of_the_class() -> None:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        (str, "text"), (int, "a whole number"), (list[list[int]], "a list of a list of a whole number"), (Any, "any value"),
-        (int | None, "a whole number or nothing"), (str | list[str], "text or a list of text"),
-        (dict[str, bool], "a mapping to true or false"), (tuple[str, ...], "a list of text"), (object, "any value"),
-        (Literal[1, "a"], "one of 1, a"),
+        (str, "text"), (int, "a whole number"), (Any, "any value"), (object, "any value"), (int | None, "a whole number or nothing"),
+        (tuple[str, ...], "a list of text"), (list[list[int]], "a list of lists of whole numbers"),
+        (list[str] | None, "a list of text or nothing"), (str | list[str], "text, or a list of them"),
+        (list[float | None], "a list of (a number or nothing)"), (list[Rule], "a list of mappings with column, limit"),
+        (dict[str, bool], "a mapping of names to true or false"), (dict[str, Any], "a mapping"),
+        (Literal[1, "a"], "one of 1, a"), (list[Literal["a", "b"]], "a list of any of a, b"),
+        (dict[str, float | Rule], "a mapping of names to (a number or a mapping with column, limit)"),
+        (dict[str, list[Literal["a", "b"]] | Literal["a", "b"]], "a mapping of names to (one of a, b, or a list of them)"),
+        (Value | dict[str, Value | list[Value]], "a value or a mapping of names to (a value, or a list of them)"),
     ],
 )  # fmt: skip
 def test_types_have_words(kind: Any, words: str) -> None:
@@ -96,6 +104,10 @@ def test_the_limits_themselves_are_allowed_and_changes_are_checked() -> None:
     ranged.both = 1_000_000
     with pytest.raises(OptionError):
         ranged.both = 0
+
+
+def test_options_that_are_mappings_with_options_are_found_wherever_they_stand() -> None:
+    assert list(parts(Everything)) == [("rule", Rule), ("rules.NAME", Rule)]
 
 
 def test_an_option_without_default_is_required() -> None:

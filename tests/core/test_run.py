@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -223,6 +224,46 @@ def test_a_dead_sink_does_not_hold_up_the_others_and_its_rows_wait(start: Any, t
     assert (result.status, bad.ids(), good.ids()) == ("done", list(range(10)), list(range(10)))
 
 
+def test_reading_pauses_when_the_spool_is_full_and_goes_on_later(start: Any, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text((tmp_path / "p.yaml").read_text() + "spool: {max_mb: 1}\n")
+    rows = [{"id": number, "noise": os.urandom(300_000)} for number in range(10)]  # so that four of them are more than the cap
+    sink = Folder(tmp_path / "out", trouble=[Refused("no permission")])
+    result, _, _, waiting = start([rows], {"out": sink})
+    assert (result.status, result.read, waiting) == ("failed", 4, {"out": (1, 4)})
+    result, _, _, waiting = start([rows], {"out": sink})
+    assert (result.status, result.read, sink.ids(), waiting) == ("done", 6, list(range(10)), {})
+
+
+def test_what_a_crash_left_in_the_spool_is_cleared_away_and_what_waits_is_kept(start: Any, tmp_path: Path) -> None:
+    sink, spool = Folder(tmp_path / "out", trouble=[Refused("no permission")]), tmp_path / "state" / "spool"
+    start([ROWS], {"out": sink})
+    for name in ("0000-0000000009-0.parquet", "0000-0000000009-1.tmp"):
+        (spool / name).write_bytes(b"never recorded")
+    result, *_ = start([ROWS], {"out": sink})
+    assert (result.status, sink.ids(), list(spool.iterdir())) == ("done", list(range(10)), [])
+
+
+def test_the_names_of_spooled_files_are_durable_before_they_are_recorded(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, fsync, durable = tmp_path / "state" / "spool", os.fsync, set[str]()
+
+    def watched(handle: int) -> None:
+        fsync(handle)
+        if spool.exists() and os.fstat(handle).st_ino == spool.stat().st_ino:
+            durable.update(path.name for path in spool.iterdir())
+
+    @define
+    class Witness(Folder):
+        def deliver(self, parcel: Parcel) -> Receipt:
+            assert parcel.path.name in durable  # what is delivered was recorded before
+            return super().deliver(parcel)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    result, *_ = start([ROWS], {"out": Witness(tmp_path / "out")})
+    assert (result.status, len(durable)) == ("done", 3)
+
+
 def test_rows_that_a_sink_rejects_become_dead_letters(start: Any, tmp_path: Path) -> None:
     sink = Folder(tmp_path / "out", trouble=[Rejected("too odd")])
     result, totals, dead, waiting = start([ROWS], {"out": sink})
@@ -294,3 +335,19 @@ def test_sigterm_finishes_what_is_in_hand(start: Any, tmp_path: Path) -> None:
     result, _, _, waiting = start([ROWS], {"out": sink}, once=False)
     timer.join()
     assert (result.status, sink.ids(), waiting) == ("stopped", list(range(10)), {})
+
+
+def test_a_sink_that_needs_a_human_is_left_in_peace_for_a_minute(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sink = Folder(tmp_path / "out", trouble=[Refused("no permission")])
+
+    def stop() -> None:
+        while "no permission; next attempt" not in caplog.text:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    waiter = threading.Thread(target=stop, daemon=True)
+    waiter.start()
+    result, _, _, waiting = start([ROWS], {"out": sink}, once=False)
+    waiter.join()
+    assert "sink out: no permission; next attempt in 60.0 s" in caplog.text
+    assert (result.status, waiting) == ("stopped", {"out": (3, 10)})

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,11 +42,12 @@ def blocks(page: Path) -> Iterator[Block]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_the_page_works(page: Path, tmp_path: Path) -> None:
-    site = tmp_path / "site"
+    prefix = tmp_path / "prefix"
+    site = sysconfig.get_path("purelib", vars={"base": str(prefix), "platbase": str(prefix)})
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PIP_TARGET": str(site),  # what a page installs stays in its folder
+        "PIP_PREFIX": str(prefix),  # what a page installs stays in its folder; pip 23 cannot build with PIP_TARGET
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PYTHONPATH": f"{site}:{tmp_path}",
     }

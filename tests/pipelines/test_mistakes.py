@@ -57,6 +57,19 @@ MISTAKES = {
     "no table": (GOOD.replace("sensor.db", "empty.db"), r"source.(path|table): .*no table"),
     "two candidate tables": (GOOD.replace("sensor.db", "two.db"), r"source.*table: .*(one.*two|two.*one)"),
     "misspelt table": (GOOD.replace("sensor.db", "two.db, table: onne"), r"source.table: .*did you mean 'one'\?"),
+    "an empty from": (GOOD.replace("path: out", "path: out, from: []"), r"p.yaml:5:40: sinks.out.from: expected node, node.port, or a list of them"),
+    "a port taken twice": (GOOD.replace("path: out", "path: out, from: [source, source]"), r"p.yaml:5:40: sinks.out.from: source.main is there twice"),
+    "rows taken twice": (
+        GOOD.replace("path: out", "path: out, from: [source, b]") + "transforms: {a: {use: filter, remove_nulls: [id]}, b: {use: filter, remove_nulls: [id]}}\n",
+        r"p.yaml:5:40: sinks.out.from: b.main has rows of source.main, which is there too, so they would take effect twice",
+    ),
+    "no columns": (GOOD.replace("sensor.db", "sensor.db, columns: []"), r"p.yaml:3:49: source.columns: names no column"),
+    "misspelt time column": (GOOD.replace("sensor.db", "sensor.db, timestamp: timestmp"), r"p.yaml:3:51: source.timestamp: no column 'timestmp'; did you mean 'timestamp'\?"),
+    "a value of no member of a union": (
+        GOOD + "transforms: {w: {use: window, aggregations: {temperature: maen}}}\n",
+        r"aggregations.temperature: expected one of mean, .*, or a list of them, got text \('maen'\), did you mean 'mean'\?",
+    ),
+    "a window longer than time": (GOOD + "transforms: {w: {use: window, size: 999999999d, aggregations: {temperature: mean}}}\n", r"transforms.w.size: expected at most 3,155,760,000 s"),
     "no sinks": (GOOD.split("sinks")[0], r"sinks: at least one sink is needed"),
     "not YAML": ("name: [", r"p.yaml:\d+:\d+: not valid YAML"),
     "an alias bomb": ("a: &a [x,x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)},*{chr(97 + n)},*{chr(97 + n)},*{chr(97 + n)},*{chr(97 + n)}]\n" for n in range(9)), "more than"),
@@ -110,6 +123,37 @@ def test_an_unreadable_database_is_a_mistake_of_its_path(folder: Path) -> None:
     ran = lakeward(folder, "run", "p.yaml", "--once")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert re.search(r"p.yaml:3:29: source.path: ", ran.stderr), ran.stderr
+
+
+@pytest.mark.parametrize("command", [["check", "p.yaml"], ["run", "p.yaml", "--once", "--dry-run"]])
+def test_what_a_sink_finds_beforehand_is_a_mistake_with_its_place(folder: Path, command: list[str]) -> None:
+    (folder / "p.yaml").write_text(
+        GOOD.replace("path: out", "path: sensor.db")
+        + "  table: {use: delta, path: sensor.db}\n  shown: {use: console, columns: [temprature]}\n  good: {use: parquet, path: good}\n"
+    )
+    ran = lakeward(folder, *command)
+    assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+    assert re.search(r"^p.yaml:5:29: sinks.out.path: .*sensor.db is not a folder", ran.stderr, re.MULTILINE), ran.stderr
+    assert re.search(r"^p.yaml:6:29: sinks.table.path: .*sensor.db is not a folder", ran.stderr, re.MULTILINE), ran.stderr
+    assert re.search(r"^p.yaml:7:\d+: sinks.shown.columns\S*: no column 'temprature'", ran.stderr, re.MULTILINE), ran.stderr
+    assert len(ran.stderr.splitlines()) == 4
+    assert not (folder / "good").exists()
+
+
+def test_check_looks_at_select_too(folder: Path) -> None:
+    graphs = "pipelines: {a: {sinks: {o: {use: console}}}, b: {sinks: {o: {use: console}}}}\n"
+    (folder / "p.yaml").write_text("name: n\nsource: {use: sqlite, path: sensor.db}\nselect: c\n" + graphs)
+    ran = lakeward(folder, "check", "p.yaml")
+    assert (ran.returncode, ran.stderr) == (2, "p.yaml:3:9: select: no graph named 'c'; there are a, b\n")
+    assert lakeward(folder, "check", "p.yaml", "--select", "b").returncode == 0
+
+
+def test_a_plugin_name_that_means_nothing_is_told(folder: Path) -> None:
+    (folder / "p.yaml").write_text(GOOD + "plugins: {disable: [run_hstory], allow: [nobody]}\n")
+    ran = lakeward(folder, "check", "p.yaml")
+    assert ran.returncode == 0
+    assert "no plugin is named 'run_hstory', did you mean 'run_history'?" in ran.stderr
+    assert "no plugin is named 'nobody'; `lakeward plugins list` shows all" in ran.stderr
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_file(folder: Path) -> None:

@@ -87,7 +87,12 @@ def _clean_exit() -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  # a bug of ours: one line for the person, the rest for us
         with tempfile.NamedTemporaryFile("w", prefix="lakeward-bug-", suffix=".log", delete=False) as log:
             log.write(redact(traceback.format_exc()))
-        _fail(70, f"lakeward: this is a bug: {type(error).__name__}: {error}", f"Please report it with {log.name}")
+        from lakeward.cli.blame import authors_place
+
+        place, what = authors_place(error), f"{type(error).__name__}: {error}"
+        if place:
+            _fail(70, f"lakeward: this is a bug of {place}: {what}", f"Please report it to the authors of that plugin, with {log.name}")
+        _fail(70, f"lakeward: this is a bug: {what}", f"Please report it with {log.name}")
 
 
 def _fail(code: int, *lines: str) -> None:

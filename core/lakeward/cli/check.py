@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -23,8 +24,9 @@ Examples:
 @set_option
 @json_option
 def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check the pipeline in FILE: the file, its plugins, their options, the source's table and columns."""
+    """Check the pipeline in FILE: the file, its plugins, their options, the source's table and columns, the sinks' places."""
     start_logging("text", "warning")
+    from lakeward.cli.probing import probe
     from lakeward.config import load
     from lakeward.pipeline import plan
     from lakeward.plugins import load_plugins
@@ -32,8 +34,11 @@ def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json:
     try:
         config = load(file, overrides)
         plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)
+        if config.select or select:
+            config.graph(select)
         for graph in [select] if select else list(config.graphs):
-            plan(config, plugins, graph).close()
+            with closing(plan(config, plugins, graph)) as pipeline:
+                probe(pipeline)
     except ConfigError as error:
         if not as_json:
             raise

@@ -59,12 +59,13 @@ def show(name: str, as_json: bool) -> None:
 def _described(plugins: Any, plugin: Any, component: Any) -> dict[str, Any]:
     import attrs
 
-    from lakeward.options import describe
+    from lakeward.cli.described import describe, parts
 
     cls = plugins.load(plugin, component)
     return {
         "name": component.name, "kind": component.kind, "distribution": plugin.origin, "summary": component.summary,
         "ports": list(getattr(cls, "ports", ())), "options": [attrs.asdict(one) for one in describe(cls)],
+        "parts": {path: [attrs.asdict(one) for one in describe(part)] for path, part in parts(cls)},
     }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def _in_words(found: dict[str, Any]) -> str:
     lines = [f"{found['name']} ({found['kind']}, {found['distribution']}): {found['summary']}"]
     if found["ports"] and found["ports"] != ["main"]:
         lines.append(f"ports: {', '.join(found['ports'])}")
-    rows = [
-        (one["name"], one["type"], "required" if one["required"] else one["default"], one["unit"], one["help"]) for one in found["options"]
-    ]
-    return "\n".join([*lines, "", table(("option", "type", "default", "unit", "what it does"), rows)])
+    for path, options in {"": found["options"], **found["parts"]}.items():
+        rows = [(one["name"], one["type"], "required" if one["required"] else one["default"], one["unit"], one["help"]) for one in options]
+        lines += ["", table((path or "option", "type", "default", "unit", "what it does"), rows)]
+    return "\n".join(lines)

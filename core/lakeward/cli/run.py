@@ -85,10 +85,11 @@ def _run(pipeline: Any, plugins: Any, where: Path, once: bool, finish: bool, as_
 
 
 def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
-    from lakeward.components import Probing
+    from lakeward.cli.probing import probe
     from lakeward.run import dry_run
     from lakeward.state import State
 
+    would = probe(pipeline)
     with State.look(where) as state:
         checkpoint = state.checkpoint() if state else None
         for step in pipeline.steps:
@@ -97,10 +98,9 @@ def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
                 step.transform.restore(remembered)
     outcome, fates = dry_run(pipeline, checkpoint.position if checkpoint else None)
     sinks = {}
-    for name, sink in pipeline.sinks.items():
+    for name in pipeline.sinks:
         share = outcome.shares.get(name)
-        would = sink.probe(share.schema) if share is not None and isinstance(sink, Probing) else ""
-        sinks[name] = {"rows": share.num_rows if share is not None else 0, "would": would}
+        sinks[name] = {"rows": share.num_rows if share is not None else 0, "would": would.get(name, "")}
     found = {"read": fates.read, "delivered": fates.delivered, "filtered": dict(outcome.filtered), "dead": fates.dead, "sinks": sinks}
     if as_json:
         return json.dumps(found, indent=2)

@@ -16,13 +16,12 @@ import pluggy
 import pytest
 
 from lakeward import hookspecs
-from lakeward.components import Component
+from lakeward.components import MEMBERS, Component
 
 HEAVY = (
     "pyarrow", "numpy", "pandas", "polars", "duckdb", "boto3", "deltalake", "azure", "databricks", "h3", "httpx", "yaml",
 )  # fmt: skip
 """What must not be imported before a pipeline names a component. attrs, cattrs and pluggy come with lakeward itself."""
-MEMBERS = {"source": ("schema", "read", "close"), "transform": ("ports", "row_wise", "apply"), "sink": ("encoding", "deliver", "close")}
 STATEFUL = ("state", "restore", "finish")
 ANNOUNCE = """
 import importlib, json, sys
@@ -102,7 +101,7 @@ class PluginContract:
             for attribute in attrs.fields(_target(component))
             if attribute.init and len(str(attribute.metadata.get("help", "")).split()) < 2
         ]
-        assert not wrong, f"no help sentence: {', '.join(wrong)}"
+        assert not wrong, f"no help sentence of two words or more: {', '.join(wrong)}"
 
     # -- how -----------------------------------------------------------------------------------------------------------
 

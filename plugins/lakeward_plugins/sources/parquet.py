@@ -176,6 +176,8 @@ def _rows(file: pq.ParquetFile, schema: pa.Schema, start: int, limit: int) -> It
 
 def _chosen(found: pa.Schema, columns: Sequence[str] | None, path: Path) -> pa.Schema:
     chosen = found.names if columns is None else columns
+    if not chosen:
+        raise OptionError("columns", "names no column; leave it out to read all" if columns is not None else f"{path} has no columns")
     for index, name in enumerate(chosen):
         if name not in found.names:
             close = get_close_matches(name, found.names, 1, 0.5)

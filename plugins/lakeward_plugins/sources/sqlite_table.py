@@ -212,6 +212,8 @@ def _known(option: str, name: str, names: Sequence[str], what: str) -> None:
 
 
 def _unambiguous(chosen: Sequence[str], key: str, types: Mapping[str, Kind]) -> None:
+    if not chosen:
+        raise OptionError("columns", "names no column; leave it out to read all")
     twice = next((name for index, name in enumerate(chosen) if name in chosen[:index]), None)
     if twice is not None:
         raise OptionError("columns", f"{twice!r} is there twice")
@@ -228,8 +230,8 @@ def _only_candidate(catalog: Catalog, timestamp: str | None) -> str:
     able = [name for name, entries in catalog.items() if not _obstacle(name, entries)]
     named = [name for name in able if timestamp is None or any(entry["name"] == timestamp for entry in catalog[name])]
     found = [name for name in named if timestamp is not None or any(_times(catalog[name]))]
-    if len(found) == 1:
-        return found[0]
+    if len(found) == 1 or (timestamp is not None and len(able) == 1):  # in the second case `timestamp` is the mistake
+        return (found or able)[0]
     if found:
         raise OptionError("table", f"more than one table could be meant: {', '.join(found)}; name one with `table`")
     wanted = f"a column {timestamp!r}" if timestamp else "a time column"

@@ -25,8 +25,8 @@ class Threshold:
     op: Literal[">", "<"] = option(">", help="Which side of the limit is beyond.")
     severity: Severity | None = option(None, help="Severity of the alert; left out, it is default_severity.")
     deadband: float = option(0.0, help="How far a reading must be back before it counts as clear, in the unit of the field.", minimum=0)
-    on_delay_s: float = option(0.0, help="How long readings must be beyond the limit.", unit="s", minimum=0)
-    off_delay_s: float = option(0.0, help="How long readings must be clear.", unit="s", minimum=0)
+    on_delay_s: float = option(0.0, help="How long readings must be beyond the limit.", unit="s", minimum=0, maximum=1e9)
+    off_delay_s: float = option(0.0, help="How long readings must be clear.", unit="s", minimum=0, maximum=1e9)
 
 
 CLEAR, BETWEEN, BEYOND = 1, 2, 3  # levels; 0 in a record: no reading yet

@@ -25,6 +25,7 @@ from lakeward.timestamps import to_utc
 from lakeward_plugins.transforms.window_sums import PARTS, RESULTS, OpenWindows, sums_of
 
 Function = Literal["mean", "avg", "min", "max", "count", "std", "sum"]
+CENTURY = 36525 * 86400  # seconds; sums of longer ones would not fit into 64 bits of microseconds
 TIME, US = pa.timestamp("us", "UTC"), timedelta(microseconds=1)
 
 
@@ -36,13 +37,17 @@ class Window:
     row_wise: ClassVar[bool] = False
 
     aggregations: dict[str, list[Function] | Function] = option(help="For each field: mean (or avg), min, max, count, std, sum.")
-    size: timedelta = option(timedelta(minutes=5), help="Length of a window.")
+    size: timedelta = option(timedelta(minutes=5), help="Length of a window.", maximum=CENTURY)
     offset: timedelta = option(timedelta(0), help="Shifts the start of all windows.")
     group_by: list[str] = option(factory=lambda: ["sensor_id"], help="Columns whose values together are the group key.")
     time_field: str = option("timestamp", help="Column with the time of the event.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
-    max_out_of_orderness: timedelta = option(timedelta(minutes=10), help="How much older than the newest row a row may be and still count.")
-    allowed_lateness: timedelta = option(timedelta(0), help="How long a window stays open after the watermark passed its end.")
+    max_out_of_orderness: timedelta = option(
+        timedelta(minutes=10), help="How much older than the newest row a row may be and still count.", maximum=CENTURY
+    )
+    allowed_lateness: timedelta = option(
+        timedelta(0), help="How long a window stays open after the watermark passed its end.", maximum=CENTURY
+    )
     watermark_scope: Literal["key", "global"] = option("key", help="Whether each group key has its own watermark.")
     min_time: str = option("2000-01-01", help="Rows before this time are rejected.")
     max_time: str = option("2100-01-01", help="Rows at or after this time are rejected.")

@@ -113,3 +113,13 @@ def test_importing_the_package_imports_neither_h3_nor_arrow() -> None:
         [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_the_pipeline_of_the_readme_is_right(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (tmp_path / "p.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    sensor = ["sensor", "run", "--db", "data/sensor_data.db", "--rows", "5", "--rate", "0"]
+    for arguments in (sensor, ["run", "p.yaml", "--dry-run"]):
+        command = [sys.executable, "-m", "lakeward", *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert ran.returncode == 0, ran.stderr

@@ -1,6 +1,9 @@
 import base64
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, time, timedelta
@@ -370,3 +373,14 @@ def test_options_come_from_yaml():
     secret = Secret(TOKEN, "env:HOOK")
     sink = build(WebhookSink, {"url": "https://host/x", "token": secret, "headers": {"A": "b", "C": secret}, "timeout": "3s"}, Path())
     assert (sink.url, sink.token, sink.headers, sink.timeout) == ("https://host/x", secret, {"A": "b", "C": secret}, timedelta(seconds=3))
+
+
+def test_the_pipeline_of_the_readme_is_right(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (tmp_path / "p.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    sensor = ["sensor", "run", "--db", "data/sensor_data.db", "--rows", "5", "--rate", "0"]
+    for arguments in (sensor, ["run", "p.yaml", "--dry-run"]):
+        command = [sys.executable, "-m", "lakeward", *arguments]
+        environment = os.environ | {"PAGER_TOKEN": TOKEN}
+        ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert ran.returncode == 0, ran.stderr

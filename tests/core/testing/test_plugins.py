@@ -55,8 +55,8 @@ BROKEN = [
     ("def deliver", "def hoot", "test_classes_are_attrs_classes_with_the_members_of_their_kind", "is a sink without deliver"),
     ('"sink"', '"source"', "test_classes_are_attrs_classes_with_the_members_of_their_kind", "is a source without schema, read"),
     ('"sink", ', '"transform", ', "test_classes_are_attrs_classes_with_the_members_of_their_kind", "has restore, but a state needs state"),
-    ('option(3, help="How loud it hoots.")', "3", "test_every_option_has_help", "no help sentence: night_owl.volume"),
-    ('"How loud it hoots."', '""', "test_every_option_has_help", "no help sentence: night_owl.volume"),
+    ('option(3, help="How loud it hoots.")', "3", "test_every_option_has_help", "no help sentence of two words or more: night_owl.volume"),
+    ('"How loud it hoots."', '""', "test_every_option_has_help", "no help sentence of two words or more: night_owl.volume"),
 ]
 
 
