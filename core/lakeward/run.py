@@ -16,7 +16,7 @@ from lakeward.bell import Bell
 from lakeward.components import END_OF_INPUT, Batch, Parcel, Position, Receipt, Stateful
 from lakeward.deadletters import letters
 from lakeward.deliver import PATIENCE, Courier, pause_after
-from lakeward.errors import LakewardError, Retry
+from lakeward.errors import LakewardError, Refused, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline, Step
 from lakeward.plugins import Plugins
@@ -156,7 +156,14 @@ class Run:
         cap = self._pipeline.config.spool.max_mb * 1e6
         while not self._stopping():
             if self._state.waiting_bytes() >= cap:
-                if all(courier.gave_up for courier in self._couriers if courier.sink_name in self._state.waiting()):
+                waiting = self._state.waiting()
+                ours = [courier for courier in self._couriers if courier.sink_name in waiting]
+                if not ours:
+                    raise Refused(
+                        f"the spool is full ({cap / 1e6:g} MB) of parcels for {', '.join(sorted(waiting))}, which no sink of this graph takes; "
+                        "run the graph that has these sinks, or raise spool.max_mb"
+                    )
+                if all(courier.gave_up for courier in ours):
                     return
                 self._bell.wait(1.0)
                 continue

@@ -223,6 +223,18 @@ def test_a_dead_sink_does_not_hold_up_the_others_and_its_rows_wait(start: Any, t
     assert (result.status, bad.ids(), good.ids()) == ("done", list(range(10)), list(range(10)))
 
 
+def test_a_spool_full_of_parcels_that_no_sink_here_takes_is_told_instead_of_reading_nothing(start: Any, tmp_path: Path) -> None:
+    blob = [{"id": 0, "temperature": 0.0, "blob": os.urandom(2_000_000).hex()}]
+    start([blob], {"other": Folder(tmp_path / "other", trouble=[Refused("no permission")])})
+    file = tmp_path / "p.yaml"
+    file.write_text(f"{file.read_text()}spool: {{max_mb: 1}}\n")
+    out = Folder(tmp_path / "out")
+    for once in (True, False):
+        result, *_ = start([blob + ROWS], {"out": out}, once=once)
+        assert (result.status, result.read) == ("failed", 0)
+        assert "the spool is full (1 MB) of parcels for other, which no sink of this graph takes" in result.error
+
+
 def test_rows_that_a_sink_rejects_become_dead_letters(start: Any, tmp_path: Path) -> None:
     sink = Folder(tmp_path / "out", trouble=[Rejected("too odd")])
     result, totals, dead, waiting = start([ROWS], {"out": sink})
