@@ -88,6 +88,7 @@ class Courier(threading.Thread):
         attempt = 0
         while True:
             try:
+                self._spool.verify(parcel)
                 receipt = self._sink.deliver(parcel)
             except Rejected as error:
                 self._give_up_rows(parcel, redact(str(error)))

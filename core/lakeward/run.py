@@ -78,16 +78,8 @@ class Run:
         for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
             log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
         for name, sink in self._pipeline.sinks.items():
-            courier = Courier(
-                self._sink_name(name),
-                sink,
-                self._state,
-                self._spool,
-                self.info.pipeline,
-                self._bell,
-                self._delivered,
-                patient=not self._once,
-            )
+            surroundings = (self._state, self._spool, self.info.pipeline, self._bell, self._delivered)
+            courier = Courier(self._sink_name(name), sink, *surroundings, patient=not self._once)
             self._couriers.append(courier)
             courier.start()
 
@@ -159,10 +151,8 @@ class Run:
                 waiting = self._state.waiting()
                 ours = [courier for courier in self._couriers if courier.sink_name in waiting]
                 if not ours:
-                    raise Refused(
-                        f"the spool is full ({cap / 1e6:g} MB) of parcels for {', '.join(sorted(waiting))}, which no sink of this graph takes; "
-                        "run the graph that has these sinks, or raise spool.max_mb"
-                    )
+                    others = ", ".join(sorted(waiting))
+                    raise Refused(f"the spool is full of parcels for {others}, not in this graph; run theirs, or raise spool.max_mb")
                 if all(courier.gave_up for courier in ours):
                     return
                 self._bell.wait(1.0)

@@ -232,7 +232,17 @@ def test_a_spool_full_of_parcels_that_no_sink_here_takes_is_told_instead_of_read
     for once in (True, False):
         result, *_ = start([blob + ROWS], {"out": out}, once=once)
         assert (result.status, result.read) == ("failed", 0)
-        assert "the spool is full (1 MB) of parcels for other, which no sink of this graph takes" in result.error
+        assert "the spool is full of parcels for other, not in this graph" in result.error
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"PAR1")])
+def test_a_spooled_file_that_was_damaged_is_told_and_never_delivered(start: Any, tmp_path: Path, damage: Any) -> None:
+    sink = Folder(tmp_path / "out", trouble=[Refused("no permission")])
+    start([ROWS], {"out": sink})
+    damage(next((tmp_path / "state" / "spool").glob("*-0000000002-0.parquet")))
+    result, _, _, waiting = start([ROWS], {"out": sink})
+    assert (result.status, sink.ids(), waiting) == ("failed", [0, 1, 2, 3], {"out": (2, 6)})
+    assert "0000-0000000002-0.parquet is damaged or gone, so its 4 rows cannot be delivered" in result.error
 
 
 def test_rows_that_a_sink_rejects_become_dead_letters(start: Any, tmp_path: Path) -> None:
