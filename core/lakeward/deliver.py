@@ -93,7 +93,7 @@ class Courier(threading.Thread):
             except Rejected as error:
                 self._give_up_rows(parcel, redact(str(error)))
                 return True
-            except Exception as error:  # noqa: BLE001  # a third party's sink may raise anything; it is tried again
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's sink may raise anything; it is tried again
                 attempt += 1
                 if not self._wait_for_retry(parcel, error, attempt):
                     return False
@@ -115,7 +115,7 @@ class Courier(threading.Thread):
             self._spool.drop(parcel.path.name)
         self._bell.ring()
 
-    def _wait_for_retry(self, parcel: Parcel, error: Exception, attempt: int) -> bool:
+    def _wait_for_retry(self, parcel: Parcel, error: BaseException, attempt: int) -> bool:
         expected = isinstance(error, (Retry, Refused))
         self.failure = redact(str(error) if expected else f"{type(error).__name__}: {error}")
         if not self._patient and (attempt >= PATIENCE or isinstance(error, Refused)):

@@ -36,7 +36,7 @@ class Folder:
 
     path: Path
     encoding: Encoding = Encoding(row_key=True)
-    trouble: list[Exception] = field(factory=list)
+    trouble: list[BaseException] = field(factory=list)
 
     def deliver(self, parcel: Parcel) -> Receipt:
         if self.trouble:
@@ -297,6 +297,21 @@ def test_an_observer_that_fails_disturbs_nobody(start: Any, tmp_path: Path, capl
     start([ROWS], {"out": Folder(tmp_path / "out")}, plugins=[Broken(), Listener()])
     assert heard == [(4, {"out": 4}), (4, {"out": 4}), (2, {"out": 2})]
     assert "boom" in caplog.text
+
+
+def test_a_third_party_that_calls_exit_ends_neither_the_run_nor_a_delivery(start: Any, tmp_path: Path) -> None:
+    class Leaving:
+        @hookimpl
+        def lakeward_batch_recorded(self) -> None:
+            raise SystemExit(9)
+
+        @hookimpl
+        def lakeward_parcel_delivered(self) -> None:
+            raise SystemExit(9)
+
+    sink = Folder(tmp_path / "out", trouble=[SystemExit(9)])
+    result, _, _, waiting = start([ROWS], {"out": sink}, plugins=[Leaving()])
+    assert (result.status, sink.ids(), waiting) == ("done", list(range(10)), {})
 
 
 def test_a_plugin_can_refuse_the_run(start: Any, tmp_path: Path) -> None:
