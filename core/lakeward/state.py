@@ -47,6 +47,7 @@ CREATE TABLE dead_letters (
 CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
 """
 MAX_DETAIL = 500
+ANEW = "restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
 
 
 class UnusableState(LakewardError):
@@ -130,7 +131,10 @@ class State:
                 connection = _connect(file.absolute().as_uri())
             with closing(connection):
                 with _explained(file):
-                    _prepare(connection, _version(connection, file))
+                    version = _version(connection, file)
+                    if not version and (directory / "spool").exists():  # only runs make it, after they made the state
+                        raise UnusableState(f"{file}: is empty or gone, although runs were here; {ANEW}")
+                    _prepare(connection, version)
                     state = cls(directory, connection)
                 yield state
 
@@ -299,8 +303,9 @@ def _explained(file: Path) -> Iterator[None]:
     except OSError as error:
         raise UnusableState(f"{file}: {error.strerror}; give this user the right to read it") from error
     except sqlite3.DatabaseError as error:
+        barred = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
         raise UnusableState(
-            f"{file}: {error}; restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
+            f"{file}: {error}; {'give this user the right to read and write it and its folder' if barred else ANEW}"
         ) from error
 
 
