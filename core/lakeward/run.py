@@ -67,6 +67,10 @@ class Run:
             result = self._end(error)
         return result
 
+    def stopped_by(self) -> int:
+        """The signal that asked to stop; 0 while none did."""
+        return self._bell.stopping
+
     # -- start and end -------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
@@ -85,12 +89,12 @@ class Run:
 
     def _drain(self) -> None:
         """Let the workers finish: everything that waits (`once`), or what is in hand."""
-        if not self._stopping():
+        if not self.stopped_by():
             names = {courier.sink_name: courier for courier in self._couriers}
-            while not self._stopping() and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
+            while not self.stopped_by() and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
                 self._bell.wait(1.0)
         failed = [f"sink {courier.sink_name}: {courier.failure}" for courier in self._couriers if courier.gave_up]
-        if failed and not self._stopping():
+        if failed and not self.stopped_by():
             raise LakewardError("; ".join(failed))
 
     def _end(self, error: str) -> RunResult:
@@ -99,7 +103,7 @@ class Run:
             courier.leave()
         for courier in self._couriers:
             courier.join(max(0.0, end - time.monotonic()))
-        status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self._stopping() else "done"
+        status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self.stopped_by() else "done"
         delivered = {courier.sink_name: courier.delivered for courier in self._couriers}
         counted = self._fates
         result = RunResult(status, datetime.now(UTC), counted.read, counted.dead, counted.filtered, delivered, error)
@@ -113,7 +117,7 @@ class Run:
     def _read_until_done(self) -> None:
         config = self._pipeline.config
         failures = 0
-        while not self._stopping():
+        while not self.stopped_by():
             try:
                 self._read_what_is_there()
                 failures = 0
@@ -127,12 +131,12 @@ class Run:
                 pause = pause_after(failures, error.after)
                 log.warning("source: %s; next attempt in %.1f s", redact(str(error)), pause)
             self._pause(pause)
-        if self._finish and not self._stopping():
+        if self._finish and not self.stopped_by():
             self._record_finish()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self._stopping() and (left := end - time.monotonic()) > 0:
+        while not self.stopped_by() and (left := end - time.monotonic()) > 0:
             self._bell.wait(left)
 
     def _read_what_is_there(self) -> None:
@@ -140,13 +144,13 @@ class Run:
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.position != self._position:
                 self._take(batch)
-            if self._stopping():
+            if self.stopped_by():
                 return
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Back pressure: the source is the buffer when the spool is full."""
         cap = self._pipeline.config.spool.max_mb * 1e6
-        while not self._stopping():
+        while not self.stopped_by():
             if self._state.waiting_bytes() >= cap:
                 waiting = self._state.waiting()
                 ours = [courier for courier in self._couriers if courier.sink_name in waiting]
@@ -221,9 +225,6 @@ class Run:
 
     def _delivered(self, parcel: Parcel, receipt: Receipt) -> None:
         self._plugins.notify("lakeward_parcel_delivered", run=self.info, parcel=parcel, receipt=receipt)
-
-    def _stopping(self) -> bool:
-        return bool(self._bell.stopping)
 
     def _stateful(self) -> list[Step]:
         return [step for step in self._pipeline.steps if isinstance(step.transform, Stateful)]
