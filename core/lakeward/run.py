@@ -33,6 +33,7 @@ class Run:
     """One execution of a pipeline over a held state."""
 
     def __init__(self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False) -> None:
+        state.claim(pipeline.config.name)
         self._pipeline, self._plugins, self._state = pipeline, plugins, state
         self._once, self._finish = once, finish
         self._bell = Bell()

@@ -352,6 +352,15 @@ def test_an_unusable_state_is_refused_and_left_as_it_is(tmp_path: Path, spoil: A
         assert file.read_bytes() == before
 
 
+def test_a_state_belongs_to_the_first_pipeline_that_ran_with_it(tmp_path: Path) -> None:
+    with State.hold(tmp_path) as state:
+        state.claim("a")
+    with State.hold(tmp_path) as state:
+        state.claim("a")
+        with pytest.raises(UnusableState, match="holds the state of pipeline 'a'; give 'b' another --state-dir"):
+            state.claim("b")
+
+
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(b"")])
 def test_a_state_that_got_lost_under_its_runs_is_not_begun_anew_in_silence(tmp_path: Path, spoil: Any) -> None:
     with State.hold(tmp_path):

@@ -124,6 +124,12 @@ def test_a_signal_ends_within_eight_seconds_with_its_code_and_loses_nothing(
     assert (result["rows"]["read"], result["sinks"]["raw"]["delivered"]) == (1000, 1000)
 
 
+def test_a_pipeline_never_goes_on_from_the_checkpoint_of_another(lakeward: Lakeward, folder: Path) -> None:
+    lakeward("run", "demo.yaml", "--once", "--state-dir", "state")
+    ran = lakeward("run", "demo.yaml", "--once", "--state-dir", "state", "--set", "name=other", code=1)
+    assert "holds the state of pipeline 'demo'; give 'other' another --state-dir" in ran.stderr
+
+
 def test_dry_run_tells_and_leaves_nothing(lakeward: Lakeward, folder: Path) -> None:
     ran = lakeward("run", "demo.yaml", "--once", "--dry-run")
     assert "100 rows read = 100 to deliver + 0 filtered + 0 dead letters" in ran.stdout
