@@ -32,16 +32,9 @@ class Courier(threading.Thread):
     """The worker of one sink."""
 
     def __init__(
-        self,
-        name: str,
-        sink: Sink,
-        state: State,
-        spool: Spool,
-        pipeline: str,
-        bell: Bell,
-        tell: Callable[[Parcel, Receipt], None],
-        patient: bool,
-    ) -> None:
+        self, name: str, sink: Sink, state: State, spool: Spool, pipeline: str, bell: Bell,
+        tell: Callable[[Parcel, Receipt], None], patient: bool,
+    ) -> None:  # fmt: skip
         super().__init__(name=f"courier-{name}", daemon=True)
         self.sink_name = name
         self.delivered = 0
@@ -88,11 +81,12 @@ class Courier(threading.Thread):
         attempt = 0
         while True:
             try:
+                self._spool.verify(parcel)
                 receipt = self._sink.deliver(parcel)
             except Rejected as error:
                 self._give_up_rows(parcel, redact(str(error)))
                 return True
-            except Exception as error:  # noqa: BLE001  # a third party's sink may raise anything; it is tried again
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's sink may raise anything; it is tried again
                 attempt += 1
                 if not self._wait_for_retry(parcel, error, attempt):
                     return False
@@ -114,7 +108,7 @@ class Courier(threading.Thread):
             self._spool.drop(parcel.path.name)
         self._bell.ring()
 
-    def _wait_for_retry(self, parcel: Parcel, error: Exception, attempt: int) -> bool:
+    def _wait_for_retry(self, parcel: Parcel, error: BaseException, attempt: int) -> bool:
         expected = isinstance(error, (Retry, Refused))
         self.failure = redact(str(error) if expected else f"{type(error).__name__}: {error}")
         if not self._patient and (attempt >= PATIENCE or isinstance(error, Refused)):

@@ -99,7 +99,7 @@ class Plugins:
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(*(values[name] for name in implementation.argnames))
-            except Exception as error:  # noqa: BLE001  # observers must not stop the rows
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # observers must not stop the rows
                 log.error("plugin %s failed in %s: %s", implementation.plugin_name, hook, redact(f"{type(error).__name__}: {error}"))
 
 

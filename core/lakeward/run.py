@@ -16,7 +16,7 @@ from lakeward.bell import Bell
 from lakeward.components import END_OF_INPUT, Batch, Parcel, Position, Receipt, Stateful
 from lakeward.deadletters import letters
 from lakeward.deliver import PATIENCE, Courier, pause_after
-from lakeward.errors import LakewardError, Retry
+from lakeward.errors import LakewardError, Refused, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline, Step
 from lakeward.plugins import Plugins
@@ -33,6 +33,7 @@ class Run:
     """One execution of a pipeline over a held state."""
 
     def __init__(self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False) -> None:
+        state.claim(pipeline.config.name)
         self._pipeline, self._plugins, self._state = pipeline, plugins, state
         self._once, self._finish = once, finish
         self._bell = Bell()
@@ -67,6 +68,10 @@ class Run:
             result = self._end(error)
         return result
 
+    def stopped_by(self) -> int:
+        """The signal that asked to stop; 0 while none did."""
+        return self._bell.stopping
+
     # -- start and end -------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
@@ -78,27 +83,19 @@ class Run:
         for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
             log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
         for name, sink in self._pipeline.sinks.items():
-            courier = Courier(
-                self._sink_name(name),
-                sink,
-                self._state,
-                self._spool,
-                self.info.pipeline,
-                self._bell,
-                self._delivered,
-                patient=not self._once,
-            )
+            surroundings = (self._state, self._spool, self.info.pipeline, self._bell, self._delivered)
+            courier = Courier(self._sink_name(name), sink, *surroundings, patient=not self._once)
             self._couriers.append(courier)
             courier.start()
 
     def _drain(self) -> None:
         """Let the workers finish: everything that waits (`once`), or what is in hand."""
-        if not self._stopping():
+        if not self.stopped_by():
             names = {courier.sink_name: courier for courier in self._couriers}
-            while not self._stopping() and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
+            while not self.stopped_by() and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
                 self._bell.wait(1.0)
         failed = [f"sink {courier.sink_name}: {courier.failure}" for courier in self._couriers if courier.gave_up]
-        if failed and not self._stopping():
+        if failed and not self.stopped_by():
             raise LakewardError("; ".join(failed))
 
     def _end(self, error: str) -> RunResult:
@@ -107,7 +104,7 @@ class Run:
             courier.leave()
         for courier in self._couriers:
             courier.join(max(0.0, end - time.monotonic()))
-        status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self._stopping() else "done"
+        status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self.stopped_by() else "done"
         delivered = {courier.sink_name: courier.delivered for courier in self._couriers}
         counted = self._fates
         result = RunResult(status, datetime.now(UTC), counted.read, counted.dead, counted.filtered, delivered, error)
@@ -121,7 +118,7 @@ class Run:
     def _read_until_done(self) -> None:
         config = self._pipeline.config
         failures = 0
-        while not self._stopping():
+        while not self.stopped_by():
             try:
                 self._read_what_is_there()
                 failures = 0
@@ -135,12 +132,12 @@ class Run:
                 pause = pause_after(failures, error.after)
                 log.warning("source: %s; next attempt in %.1f s", redact(str(error)), pause)
             self._pause(pause)
-        if self._finish and not self._stopping():
+        if self._finish and not self.stopped_by():
             self._record_finish()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self._stopping() and (left := end - time.monotonic()) > 0:
+        while not self.stopped_by() and (left := end - time.monotonic()) > 0:
             self._bell.wait(left)
 
     def _read_what_is_there(self) -> None:
@@ -148,15 +145,20 @@ class Run:
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.position != self._position:
                 self._take(batch)
-            if self._stopping():
+            if self.stopped_by():
                 return
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Back pressure: the source is the buffer when the spool is full."""
         cap = self._pipeline.config.spool.max_mb * 1e6
-        while not self._stopping():
+        while not self.stopped_by():
             if self._state.waiting_bytes() >= cap:
-                if all(courier.gave_up for courier in self._couriers if courier.sink_name in self._state.waiting()):
+                waiting = self._state.waiting()
+                ours = [courier for courier in self._couriers if courier.sink_name in waiting]
+                if not ours:
+                    others = ", ".join(sorted(waiting))
+                    raise Refused(f"the spool is full of parcels for {others}, not in this graph; run theirs, or raise spool.max_mb")
+                if all(courier.gave_up for courier in ours):
                     return
                 self._bell.wait(1.0)
                 continue
@@ -225,9 +227,6 @@ class Run:
 
     def _delivered(self, parcel: Parcel, receipt: Receipt) -> None:
         self._plugins.notify("lakeward_parcel_delivered", run=self.info, parcel=parcel, receipt=receipt)
-
-    def _stopping(self) -> bool:
-        return bool(self._bell.stopping)
 
     def _stateful(self) -> list[Step]:
         return [step for step in self._pipeline.steps if isinstance(step.transform, Stateful)]

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from attrs import frozen
 
-from lakeward.components import ROW, Encoding
+from lakeward.components import ROW, Encoding, Parcel
 from lakeward.durable import make_folder, sync
+from lakeward.errors import Refused
 
 
 @frozen
@@ -47,6 +48,17 @@ class Spool:
     def sync(self) -> None:
         """Make the names of the files durable."""
         sync(self.folder)
+
+    def verify(self, parcel: Parcel) -> None:
+        """The file is what was written, so that a sink never ships anything else as these rows. Raises Refused."""
+        try:
+            with parcel.path.open("rb") as file:
+                whole = hashlib.file_digest(file, "sha256").hexdigest() == parcel.sha256
+        except FileNotFoundError:
+            whole = False
+        if not whole:
+            remedy = "restore it, or start anew with another --state-dir (every row is then sent again)"
+            raise Refused(f"spooled file {parcel.path} is damaged or gone, so its {parcel.rows:,} rows cannot be delivered; {remedy}")
 
     def drop(self, name: str) -> None:
         """Forget a file that nobody needs. After a crash in between, `clean` does it."""

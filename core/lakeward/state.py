@@ -47,6 +47,7 @@ CREATE TABLE dead_letters (
 CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
 """
 MAX_DETAIL = 500
+ANEW = "restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
 
 
 class UnusableState(LakewardError):
@@ -120,9 +121,8 @@ class State:
             make_folder(directory.absolute())
             lock = (directory / "lock").open("a+")
         except OSError as error:
-            raise UnusableState(
-                f"{directory}: {error.strerror}; choose another --state-dir, or give this user the right to write there"
-            ) from error
+            remedy = "choose another --state-dir, or give this user the right to write there"
+            raise UnusableState(f"{directory}: {error.strerror}; {remedy}") from error
         file = directory / "state.db"
         with lock:
             _take(lock, directory)
@@ -130,7 +130,10 @@ class State:
                 connection = _connect(file.absolute().as_uri())
             with closing(connection):
                 with _explained(file):
-                    _prepare(connection, _version(connection, file))
+                    version = _version(connection, file)
+                    if not version and (directory / "spool").exists():  # only runs make it, after they made the state
+                        raise UnusableState(f"{file}: is empty or gone, although runs were here; {ANEW}")
+                    _prepare(connection, version)
                     state = cls(directory, connection)
                 yield state
 
@@ -196,10 +199,8 @@ class State:
     def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest dead letters."""
         names = ("id", "stage", "reason", "detail", "origin", "epoch", "row_low", "row_high", "payload", "first_seen", "status")
-        return [
-            dict(zip(names, row, strict=True))
-            for row in self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)
-        ]
+        rows = self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def dead_letter_counts(self) -> dict[tuple[str, str], int]:
         """Open dead letters by stage and reason."""
@@ -207,6 +208,13 @@ class State:
         return {(stage, reason): count for stage, reason, count in self._rows(query)}
 
     # -- changing ------------------------------------------------------------------------------------------------------
+
+    def claim(self, pipeline: str) -> None:
+        """A state belongs to one pipeline for ever: another has other rows to read and other tokens. Raises UnusableState."""
+        with self._transaction() as execute:
+            execute("INSERT OR IGNORE INTO about VALUES ('pipeline', ?)", (pipeline,))
+        if (owner := self._about("pipeline")) != pipeline:
+            raise UnusableState(f"{self.directory}: holds the state of pipeline {owner!r}; give {pipeline!r} another --state-dir")
 
     def record(self, recording: Recording) -> None:
         """RECORD: everything about a batch, or nothing."""
@@ -299,9 +307,9 @@ def _explained(file: Path) -> Iterator[None]:
     except OSError as error:
         raise UnusableState(f"{file}: {error.strerror}; give this user the right to read it") from error
     except sqlite3.DatabaseError as error:
-        raise UnusableState(
-            f"{file}: {error}; restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
-        ) from error
+        barred = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+        remedy = "give this user the right to read and write it and its folder" if barred else ANEW
+        raise UnusableState(f"{file}: {error}; {remedy}") from error
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -37,7 +37,7 @@ class Folder:
 
     path: Path
     encoding: Encoding = Encoding(row_key=True)
-    trouble: list[Exception] = field(factory=list)
+    trouble: list[BaseException] = field(factory=list)
 
     def deliver(self, parcel: Parcel) -> Receipt:
         if self.trouble:
@@ -264,6 +264,28 @@ def test_the_names_of_spooled_files_are_durable_before_they_are_recorded(
     assert (result.status, len(durable)) == ("done", 3)
 
 
+def test_a_spool_full_of_parcels_that_no_sink_here_takes_is_told_instead_of_reading_nothing(start: Any, tmp_path: Path) -> None:
+    blob = [{"id": 0, "temperature": 0.0, "blob": os.urandom(2_000_000).hex()}]
+    start([blob], {"other": Folder(tmp_path / "other", trouble=[Refused("no permission")])})
+    file = tmp_path / "p.yaml"
+    file.write_text(f"{file.read_text()}spool: {{max_mb: 1}}\n")
+    out = Folder(tmp_path / "out")
+    for once in (True, False):
+        result, *_ = start([blob + ROWS], {"out": out}, once=once)
+        assert (result.status, result.read) == ("failed", 0)
+        assert "the spool is full of parcels for other, not in this graph" in result.error
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"PAR1")])
+def test_a_spooled_file_that_was_damaged_is_told_and_never_delivered(start: Any, tmp_path: Path, damage: Any) -> None:
+    sink = Folder(tmp_path / "out", trouble=[Refused("no permission")])
+    start([ROWS], {"out": sink})
+    damage(next((tmp_path / "state" / "spool").glob("*-0000000002-0.parquet")))
+    result, _, _, waiting = start([ROWS], {"out": sink})
+    assert (result.status, sink.ids(), waiting) == ("failed", [0, 1, 2, 3], {"out": (2, 6)})
+    assert "0000-0000000002-0.parquet is damaged or gone, so its 4 rows cannot be delivered" in result.error
+
+
 def test_rows_that_a_sink_rejects_become_dead_letters(start: Any, tmp_path: Path) -> None:
     sink = Folder(tmp_path / "out", trouble=[Rejected("too odd")])
     result, totals, dead, waiting = start([ROWS], {"out": sink})
@@ -316,6 +338,21 @@ def test_an_observer_that_fails_disturbs_nobody(start: Any, tmp_path: Path, capl
     start([ROWS], {"out": Folder(tmp_path / "out")}, plugins=[Broken(), Listener()])
     assert heard == [(4, {"out": 4}), (4, {"out": 4}), (2, {"out": 2})]
     assert "boom" in caplog.text
+
+
+def test_a_third_party_that_calls_exit_ends_neither_the_run_nor_a_delivery(start: Any, tmp_path: Path) -> None:
+    class Leaving:
+        @hookimpl
+        def lakeward_batch_recorded(self) -> None:
+            raise SystemExit(9)
+
+        @hookimpl
+        def lakeward_parcel_delivered(self) -> None:
+            raise SystemExit(9)
+
+    sink = Folder(tmp_path / "out", trouble=[SystemExit(9)])
+    result, _, _, waiting = start([ROWS], {"out": sink}, plugins=[Leaving()])
+    assert (result.status, sink.ids(), waiting) == ("done", list(range(10)), {})
 
 
 def test_a_plugin_can_refuse_the_run(start: Any, tmp_path: Path) -> None:

@@ -216,6 +216,31 @@ def test_an_unusable_state_is_refused_and_left_as_it_is(tmp_path: Path, spoil: A
         assert file.read_bytes() == before
 
 
+def test_a_state_belongs_to_the_first_pipeline_that_ran_with_it(tmp_path: Path) -> None:
+    with State.hold(tmp_path) as state:
+        state.claim("a")
+    with State.hold(tmp_path) as state:
+        state.claim("a")
+        with pytest.raises(UnusableState, match="holds the state of pipeline 'a'; give 'b' another --state-dir"):
+            state.claim("b")
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(b"")])
+def test_a_state_that_got_lost_under_its_runs_is_not_begun_anew_in_silence(tmp_path: Path, spoil: Any) -> None:
+    with State.hold(tmp_path):
+        (tmp_path / "spool").mkdir()  # as a run does
+    spoil(tmp_path / "state.db")
+    for _ in range(2):
+        with pytest.raises(UnusableState, match="empty or gone, although runs were here; restore it from a backup"), State.hold(tmp_path):
+            pass
+
+
+def test_a_state_that_may_not_be_opened_is_a_matter_of_rights_and_not_of_backups(tmp_path: Path) -> None:
+    (tmp_path / "state.db").mkdir()  # even root cannot open this one
+    with pytest.raises(UnusableState, match="unable to open database file; give this user the right"), State.hold(tmp_path):
+        pass
+
+
 def test_what_a_crash_at_the_very_start_left_is_no_state_yet(tmp_path: Path) -> None:
     (tmp_path / "state.db").touch()
     with State.look(tmp_path) as nothing:

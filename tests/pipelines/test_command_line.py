@@ -112,15 +112,24 @@ def test_a_second_instance_is_sent_away_with_3(lakeward: Lakeward, folder: Path)
         running.communicate(timeout=20)
 
 
-def test_sigterm_ends_within_eight_seconds_with_143_and_loses_nothing(lakeward: Lakeward, folder: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_within_eight_seconds_with_its_code_and_loses_nothing(
+    lakeward: Lakeward, folder: Path, number: int, code: int
+) -> None:
     running = start(folder)
     until((folder / "lake" / "raw").exists)
     began = time.monotonic()
-    running.send_signal(signal.SIGTERM)
+    running.send_signal(number)
     running.communicate(timeout=20)
-    assert (running.returncode, time.monotonic() - began < 8) == (143, True)
+    assert (running.returncode, time.monotonic() - began < 8) == (code, True)
     result = json.loads(lakeward("run", "demo.yaml", "--once", "--json").stdout)
     assert (result["rows"]["read"], result["sinks"]["raw"]["delivered"]) == (1000, 1000)
+
+
+def test_a_pipeline_never_goes_on_from_the_checkpoint_of_another(lakeward: Lakeward, folder: Path) -> None:
+    lakeward("run", "demo.yaml", "--once", "--state-dir", "state")
+    ran = lakeward("run", "demo.yaml", "--once", "--state-dir", "state", "--set", "name=other", code=1)
+    assert "holds the state of pipeline 'demo'; give 'other' another --state-dir" in ran.stderr
 
 
 def test_dry_run_tells_and_leaves_nothing(lakeward: Lakeward, folder: Path) -> None:

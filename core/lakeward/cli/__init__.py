@@ -25,7 +25,7 @@ Examples:
 
 \b
 Exit codes: 0 done, 1 the run failed, 2 the configuration or command line is wrong,
-3 another instance holds the state, 143 after SIGTERM."""
+3 another instance holds the state, 143 after SIGTERM, 130 after Ctrl-C."""
 
 
 class CommandGroup(click.Group):

@@ -81,7 +81,7 @@ def _run(pipeline: Any, plugins: Any, where: Path, once: bool, finish: bool, as_
         click.echo(print_report(found))
     if result.error:
         click.echo(f"lakeward: {result.error}", err=True)
-    return {"done": 0, "failed": 1, "stopped": 143}[result.status]
+    return {"done": 0, "failed": 1, "stopped": 128 + run.stopped_by()}[result.status]
 
 
 def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:

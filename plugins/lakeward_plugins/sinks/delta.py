@@ -39,13 +39,14 @@ from attrs import define
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, SchemaMismatchError, TableNotFoundError
 
-from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
 
 ATTEMPTS = 5  # commits lost to other writers in a row before the kernel's backoff takes over
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")  # in column names, by the Delta protocol when there is no column mapping
 LOG = "_delta_log"
 NEW = {"delta.checkpointInterval": "10"}  # as Spark does; with the 100 of delta-rs a commit takes twice as long
+ESCAPE = re.compile("%[0-9A-Fa-f]{2}")
 OS_ERROR = re.compile(r"os error (\d+)")
 COMPRESSIONS: dict[str, Any] = {"snappy": "SNAPPY", "zstd": "ZSTD", "gzip": "GZIP", "none": "UNCOMPRESSED"}
 WIDER = {"byte": ("short", "integer", "long"), "short": ("integer", "long"), "integer": ("long",), "float": ("double",)}
@@ -77,6 +78,11 @@ class DeltaSink:
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the data files are compressed.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+
+    def __attrs_post_init__(self) -> None:
+        """Some parts of delta-rs decode such a path and others do not, so it would write to one folder and read another."""
+        if escape := ESCAPE.search(str(self.path.absolute())):
+            raise OptionError("path", f"delta-rs takes {escape[0]!r} in {self.path} for an escape; choose a path without it")
 
     @property
     def encoding(self) -> Encoding:

@@ -28,7 +28,8 @@ class SqliteSource:
 
     Rows are expected to be appended: a row that changes after it was read is not read again. Column types come from the table's
     declaration; a row with a value of another type becomes a dead letter. A sensor in WAL mode never waits; one without WAL waits
-    for the batch being read, about 0.1 s for 100,000 rows.
+    for the batch being read, about 0.1 s for 100,000 rows, if it has a busy timeout, and is told "database is locked" if not.
+    A file that is replaced, or whose ids start again, is read on from the last id: its rows up to there are not seen.
     """
 
     path: Path = option(help="The database file; mount its folder, not the file alone, so that its -wal file is there too.")

@@ -80,6 +80,18 @@ def test_polars_and_duckdb_read_the_table(tmp_path):
     assert found.fetchall() == [("a", 2), ("b", 2), (None, 2)]
 
 
+@pytest.mark.parametrize("name", ["a b", "100 %", "a#b?c", "ü😀'\""])
+def test_odd_folders_hold_a_table(tmp_path, name):
+    sink = DeltaSink(tmp_path / name)
+    assert sink.deliver(parcel_of(tmp_path)).details == {"version": 0, "already_there": False}
+    assert sink.deliver(parcel_of(tmp_path)).details == {"version": 0, "already_there": True}
+
+
+def test_a_folder_that_delta_rs_would_look_for_elsewhere_is_refused(tmp_path):
+    with pytest.raises(OptionError, match=r"path: delta-rs takes '%25' in .* for an escape"):
+        DeltaSink(tmp_path / "a%25b")
+
+
 def test_note_survives_compaction_and_vacuum(tmp_path):
     for sequence in (1, 2):
         deliver(tmp_path, READINGS, sequence)
