@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,8 +49,9 @@ class Spool:
         sync(self.folder)
 
     def drop(self, name: str) -> None:
-        """Forget a file that nobody needs. After a crash in between, `clean` does it."""
-        (self.folder / name).unlink(missing_ok=True)
+        """Forget a file that nobody needs. When that fails, or after a crash in between, `clean` does it."""
+        with suppress(OSError):
+            (self.folder / name).unlink()
 
     def clean(self, needed: Iterable[str]) -> None:
         """Remove what a crash left: everything that was never recorded, or settled but not yet removed."""

@@ -76,7 +76,7 @@ def test_every_row_of_a_refused_parcel_is_a_letter(tmp_path: Path) -> None:
     for name, table in (("key", pa.table({"_row": [5, 6], "a": [1, 2]})), ("nokey", pa.table({"a": [1, 2]}))):
         pq.write_table(table, tmp_path / name)
         parcel = Parcel(Token("pipe", "out", "cafe0123", 4, 12), tmp_path / name, 2, "sha")
-        found = refused_letters(parcel, "too large")
+        found = list(refused_letters(parcel, "too large"))
         assert [(letter.stage, letter.reason, letter.detail, letter.epoch) for letter in found] == [
             ("sink out", "sink_rejected", "too large", 4)
         ] * 2

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from lakeward.components import Parcel, Receipt
 from lakeward.errors import StateInUse
-from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State, UnusableState
+from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State
+from lakeward.statefile import UnusableState
 
 SPOOL = Path("/spool")
 LETTER = DeadLetter("source", "utf8", "bad bytes", "a.db", 0, 7, '{"a": 1}')
@@ -194,7 +195,8 @@ def test_when_the_disk_fills_up_nothing_changes_and_it_goes_on_when_there_is_roo
     child = in_another_process(
         tmp_path,
         """
-        import resource, sqlite3
+        import resource
+        from lakeward.statefile import UnusableState
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         def batch(sequence):
             share = Share("a", f"f{sequence}", 1, 1, "x")
@@ -206,7 +208,7 @@ def test_when_the_disk_fills_up_nothing_changes_and_it_goes_on_when_there_is_roo
             for attempt in range(2):
                 try:
                     state.record(batch(2))
-                except sqlite3.OperationalError as error:
+                except UnusableState as error:
                     print(error, state.checkpoint().sequence, flush=True)
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             state.record(batch(2))
@@ -305,7 +307,7 @@ def test_looking_works_while_held_and_never_writes(tmp_path: Path) -> None:
             assert (seen.life, seen.checkpoint(), seen.waiting()) == (state.life, state.checkpoint(), {"a": (1, 10)})
             state.record(batch(2, "a"))
             assert seen.waiting() == {"a": (2, 20)}
-            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            with pytest.raises(UnusableState, match="readonly.*right to read and write"):
                 seen.record(batch(3, "a"))
 
 
@@ -333,9 +335,9 @@ def _torn(file: Path) -> None:
 
 SPOILT = {
     "newer": (_newer, "made by a newer lakeward .state schema 2, this one knows 1.; upgrade lakeward"),
-    "garbage": (lambda file: file.write_bytes(b"garbage" * 1000), "file is not a database; restore it from a backup"),
-    "torn": (_torn, "malformed.*; restore it from a backup"),
-    "another program's": (_foreign, "no such table: about; restore it from a backup"),
+    "garbage": (lambda file: file.write_bytes(b"garbage" * 1000), "file is not a database; start anew with another --state-dir"),
+    "torn": (_torn, "malformed.*; start anew with another --state-dir"),
+    "another program's": (_foreign, "no such table: about; start anew with another --state-dir"),
 }
 
 
