@@ -33,16 +33,9 @@ class Courier(threading.Thread):
     """The worker of one sink."""
 
     def __init__(
-        self,
-        name: str,
-        sink: Sink,
-        state: State,
-        spool: Spool,
-        pipeline: str,
-        bell: Bell,
-        tell: Callable[[Parcel, Receipt], None],
-        patient: bool,
-    ) -> None:
+        self, name: str, sink: Sink, state: State, spool: Spool, pipeline: str, bell: Bell,
+        tell: Callable[[Parcel, Receipt], None], patient: bool,
+    ) -> None:  # fmt: skip
         super().__init__(name=f"courier-{name}", daemon=True)
         self.sink_name = name
         self.delivered = 0

@@ -255,6 +255,8 @@ class _Planner:
                 self._wrong(node, ("from",), f"{name!r} has several ports: write `from: {wanted}`", at_key=not node.inputs)
             elif dot and port not in ports:
                 self._wrong(node, ("from",), f"{name!r} has no port {port!r}" + suggestion(port, ports))
+            elif (name, port or MAIN) in links:
+                self._wrong(node, ("from",), f"{text!r} is there twice, which would double its rows; remove one")
             else:
                 links.append((name, port or MAIN))
         return links

@@ -95,16 +95,8 @@ class Run:
         for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
             log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
         for name, sink in self._pipeline.sinks.items():
-            courier = Courier(
-                self._sink_name(name),
-                sink,
-                self._state,
-                self._spool,
-                self.info.pipeline,
-                self._bell,
-                self._delivered,
-                patient=not self._once,
-            )
+            own = self._sink_name(name)
+            courier = Courier(own, sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, not self._once)
             self._couriers.append(courier)
             courier.start()
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -294,3 +295,121 @@ def test_sigterm_finishes_what_is_in_hand(start: Any, tmp_path: Path) -> None:
     result, _, _, waiting = start([ROWS], {"out": sink}, once=False)
     timer.join()
     assert (result.status, sink.ids(), waiting) == ("stopped", list(range(10)), {})
+
+
+def big(first: int, last: int) -> list[dict[str, Any]]:
+    """Rows of which four fill a spool of one megabyte."""
+    return [{"id": number, "temperature": float(number), "pad": os.urandom(400_000)} for number in range(first, last)]
+
+
+def test_a_full_spool_that_nobody_empties_fails_the_run_instead_of_ending_it_early(start: Any, tmp_path: Path) -> None:
+    config = tmp_path / "p.yaml"
+    config.write_text(config.read_text() + "spool: {max_mb: 1}\n")
+    old, new, sums = (
+        Folder(tmp_path / "old", trouble=[Refused("no permission")]),
+        Folder(tmp_path / "new"),
+        Folder(tmp_path / "sums", Encoding()),
+    )
+    rows = [big(0, 12)]
+    result, *_ = start(rows, {"old": old})
+    assert (result.status, result.error, result.read) == ("failed", "sink old: no permission", 4)
+    steps = [Step("windows", [("source", "main")], Sum())]
+    result, *_ = start(rows, {"new": new, "sums": sums}, {"new": [("source", "main")], "sums": [("windows", "main")]}, steps, finish=True)
+    assert (result.status, result.read) == ("failed", 0)
+    assert "the spool is full, and nobody empties it: old is not part of this graph" in result.error
+    assert sums.ids() == [], "rows were still to come, so nothing was complete"
+    result, *_ = start(rows, {"old": old})
+    assert (result.status, old.ids()) == ("done", list(range(12)))
+
+
+def test_a_full_spool_that_is_being_emptied_is_waited_for(start: Any, tmp_path: Path) -> None:
+    config = tmp_path / "p.yaml"
+    config.write_text(config.read_text() + "spool: {max_mb: 1}\n")
+    sink = Folder(tmp_path / "out")
+    result, *_ = start([big(0, 40)], {"out": sink})
+    assert (result.status, sink.ids()) == ("done", list(range(40)))
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_worker_that_breaks_fails_the_run(start: Any, tmp_path: Path, once: bool) -> None:
+    class Quits(Folder):
+        def deliver(self, parcel: Parcel) -> Receipt:
+            raise SystemExit(3)
+
+    result, _, _, waiting = start([ROWS], {"out": Quits(tmp_path / "out")}, once=once)
+    assert (result.status, result.error) == ("failed", "sink out: the worker failed: SystemExit: 3")
+    assert waiting["out"][1] == result.read
+
+
+def test_state_that_does_not_fit_any_more_is_one_line(start: Any, tmp_path: Path) -> None:
+    class Other(Sum):
+        def restore(self, state: bytes) -> None:
+            raise ValueError("made for windows of 10 s")
+
+    links = {"out": [("sums", "main")]}
+    start([ROWS], {"out": Folder(tmp_path / "out", Encoding())}, links, [Step("sums", [("source", "main")], Sum())])
+    result, *_ = start([ROWS], {"out": Folder(tmp_path / "out")}, links, [Step("sums", [("source", "main")], Other())])
+    assert (result.status, result.read) == ("failed", 0)
+    assert result.error.startswith("transform main.sums cannot go on from what it remembered: made for windows of 10 s; undo what changed")
+
+
+def test_a_transform_that_left_the_yaml_with_open_windows_is_told_of(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    links = {"out": [("sums", "main")]}
+    start([ROWS[:3]], {"out": Folder(tmp_path / "out", Encoding())}, links, [Step("sums", [("source", "main")], Sum())])
+    start([ROWS], {"out": Folder(tmp_path / "out")})
+    assert "what transform main.sums remembered, such as open windows, is kept but not used" in caplog.text
+
+
+def test_a_transform_whose_state_asks_to_try_again_fails_the_run(start: Any, tmp_path: Path) -> None:
+    class Hesitant(Sum):
+        def state(self) -> bytes:
+            raise Retry("later")
+
+    steps = [Step("sums", [("source", "main")], Hesitant())]
+    result, totals, *_ = start([ROWS], {"out": Folder(tmp_path / "out")}, steps=steps)
+    assert (result.status, totals) == ("failed", {})
+    assert "a transform asked to try again" in result.error
+
+
+def test_what_finish_filters_is_counted_and_not_given_out_again(start: Any, tmp_path: Path) -> None:
+    class Once(Sum):
+        def finish(self, watermark: object) -> pa.RecordBatch:
+            found = super().finish(watermark)
+            self.seen, done = 0, not self.seen
+            return found.slice(1) if done else found
+
+    for _ in range(2):
+        steps = [Step("sums", [("source", "main")], Once())]
+        _, totals, *_ = start([ROWS[:3]], {"out": Folder(tmp_path / "out")}, steps=steps, finish=True)
+    assert totals["filtered"] == {"sums.main: nothing takes it": 1}
+
+
+def test_progress_of_a_source_that_stumbles_often_resets_its_patience(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    script = [item for row in ROWS for item in ([row], Fail(Retry("locked", after=0.001)))]
+    result, *_ = start(script, {"out": sink})
+    assert (result.status, sink.ids()) == ("done", list(range(10)))
+
+
+def test_a_parcel_in_hand_after_the_grace_is_left_to_the_end_of_the_process(
+    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakeward.run.GRACE", 0.2)
+    release = threading.Event()
+
+    class Hangs(Folder):
+        def deliver(self, parcel: Parcel) -> Receipt:
+            release.wait(5)
+            raise Refused("released")
+
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    result, _, _, waiting = start([ROWS], {"out": Hangs(tmp_path / "out")}, once=False)
+    timer.join()
+    assert (result.status, waiting) == ("stopped", {"out": (3, 10)})
+    assert time.monotonic() - began < 3
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "courier-out":
+            thread.join(5)

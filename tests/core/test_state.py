@@ -235,6 +235,15 @@ def test_a_second_holder_is_told_who_is_first(tmp_path: Path) -> None:
         pass
 
 
+def test_a_state_is_of_one_pipeline_for_ever(tmp_path: Path) -> None:
+    with State.hold(tmp_path) as state:
+        state.claim("one")
+    with State.hold(tmp_path) as state:
+        state.claim("one")
+        with pytest.raises(UnusableState, match="is the state of pipeline 'one'; give 'two' another --state-dir"):
+            state.claim("two")
+
+
 def test_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
     child = in_another_process(tmp_path, "with State.hold(directory): print('held', flush=True); signal.pause()")
     try:
@@ -307,7 +316,7 @@ def test_looking_works_while_held_and_never_writes(tmp_path: Path) -> None:
             assert (seen.life, seen.checkpoint(), seen.waiting()) == (state.life, state.checkpoint(), {"a": (1, 10)})
             state.record(batch(2, "a"))
             assert seen.waiting() == {"a": (2, 20)}
-            with pytest.raises(UnusableState, match="readonly.*right to read and write"):
+            with pytest.raises(UnusableState, match=r"readonly.*right to read and write"):
                 seen.record(batch(3, "a"))
 
 
