@@ -305,11 +305,8 @@ def big(first: int, last: int) -> list[dict[str, Any]]:
 def test_a_full_spool_that_nobody_empties_fails_the_run_instead_of_ending_it_early(start: Any, tmp_path: Path) -> None:
     config = tmp_path / "p.yaml"
     config.write_text(config.read_text() + "spool: {max_mb: 1}\n")
-    old, new, sums = (
-        Folder(tmp_path / "old", trouble=[Refused("no permission")]),
-        Folder(tmp_path / "new"),
-        Folder(tmp_path / "sums", Encoding()),
-    )
+    old, new = Folder(tmp_path / "old", trouble=[Refused("no permission")]), Folder(tmp_path / "new")
+    sums = Folder(tmp_path / "sums", Encoding())
     rows = [big(0, 12)]
     result, *_ = start(rows, {"old": old})
     assert (result.status, result.error, result.read) == ("failed", "sink old: no permission", 4)
@@ -391,9 +388,7 @@ def test_progress_of_a_source_that_stumbles_often_resets_its_patience(start: Any
     assert (result.status, sink.ids()) == ("done", list(range(10)))
 
 
-def test_a_parcel_in_hand_after_the_grace_is_left_to_the_end_of_the_process(
-    start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_end_waits_no_longer_than_the_grace(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lakeward.run.GRACE", 0.2)
     release = threading.Event()
 

@@ -51,6 +51,7 @@ MISTAKES = {
         r"sinks.out: 'c' has several ports: write `from: c.valid or c.anomalies`|'c' has several ports",
     ),
     "missing column": (GOOD + "transforms: {f: {use: filter, remove_nulls: [temprature]}}\n", r"transforms.f.remove_nulls.*no column 'temprature'"),
+    "a port twice": (GOOD.replace("{use: parquet", "{from: [source, source], use: parquet", 1), r"p.yaml:\d+:\d+: sinks.*from: 'source' is there twice"),
     "missing file": (GOOD.replace("sensor.db", "gone.db"), r"p.yaml:3:29: source.path: .*gone.db"),
     "not a database": (GOOD.replace("sensor.db", "p.yaml"), r"p.yaml:3:29: source.path: .*p.yaml"),
     "a folder": (GOOD.replace("sensor.db", "."), r"p.yaml:3:29: source.path: "),
