@@ -135,7 +135,8 @@ def test_a_mistake_that_only_a_dry_run_sees_is_one_of_the_file(lakeward: Lakewar
     (folder / "lake").mkdir()
     (folder / "lake" / "raw").touch()
     wrong = lakeward("run", "demo.yaml", "--dry-run", code=2).stderr
-    assert wrong.startswith("demo.yaml:7:45: sinks.raw.path: ") or "demo.yaml:7:" in wrong
+    assert wrong.startswith("demo.yaml:7:")
+    assert "sinks.raw.path: " in wrong
 
 
 def test_the_state_of_another_pipeline_is_not_gone_on_with(lakeward: Lakeward, folder: Path) -> None:

@@ -25,7 +25,8 @@ Examples:
 
 \b
 Exit codes: 0 done, 1 the run failed, 2 the configuration or command line is wrong,
-3 another instance holds the state, 143 after SIGTERM."""
+3 another instance holds the state, 130 after Ctrl-C,
+143 after SIGTERM, 70 a bug of ours."""
 
 
 class CommandGroup(click.Group):
