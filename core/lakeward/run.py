@@ -65,21 +65,28 @@ class Run:
         What is expected to fail is told in the result. Raises LakewardError when a plugin refuses the run before it begins.
         """
         try:
-            self._plugins.manager.hook.lakeward_run_started(run=self.info)
-        except Exception as refusal:
-            self._bell.close()
-            raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
+            try:
+                self._plugins.manager.hook.lakeward_run_started(run=self.info)
+            except Exception as refusal:
+                raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
+            with self._bell.listen_for_signals():
+                return self._go()
+        finally:
+            if not self.abandoned:
+                self._bell.close()
+
+    def _go(self) -> RunResult:
         error = ""
         try:
-            with self._bell.listen_for_signals():
-                self._prepare()
-                self._read_until_done()
-                self._drain()
+            self._prepare()
+            self._read_until_done()
+            self._drain()
         except (LakewardError, OSError) as expected:  # a full disk, say: the rows are still in the source
             error = redact(str(expected))
-        except Exception as unexpected:
+        except BaseException as unexpected:
             error = redact(f"{type(unexpected).__name__}: {unexpected}")
-            raise
+            if not isinstance(unexpected, SystemExit):  # of a plugin: it must not end this process as if all was well
+                raise
         finally:
             result = self._end(error)
         return result
@@ -127,8 +134,6 @@ class Run:
         counted = self._fates
         result = RunResult(status, datetime.now(UTC), counted.read, counted.dead, counted.filtered, delivered, error)
         self._plugins.notify("lakeward_run_finished", run=self.info, result=result)
-        if not self.abandoned:
-            self._bell.close()
         return result
 
     # -- READ ----------------------------------------------------------------------------------------------------------

@@ -338,6 +338,32 @@ def test_a_worker_that_breaks_fails_the_run(start: Any, tmp_path: Path, once: bo
     assert waiting["out"][1] == result.read
 
 
+def test_a_transform_that_ends_the_process_fails_the_run(start: Any, tmp_path: Path) -> None:
+    class Quits(Sorter):
+        def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+            raise SystemExit(0)
+
+    result, totals, *_ = start([ROWS], {"out": Folder(tmp_path / "out")}, steps=[Step("quits", [("source", "main")], Quits())])
+    assert (result.status, result.error, totals) == ("failed", "SystemExit: 0", {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_runs_leave_no_file_open(start: Any, tmp_path: Path) -> None:
+    class Guard:
+        @hookimpl
+        def lakeward_run_started(self) -> None:
+            raise ValueError("not on Sundays")
+
+    def run_in_three_ways() -> int:
+        start([ROWS], {"out": Folder(tmp_path / "out")})
+        start([ROWS], {"out": Folder(tmp_path / "bad", trouble=[Refused("no")])}, state="other")
+        with pytest.raises(LakewardError, match="not on Sundays"):
+            start([ROWS], {"out": Folder(tmp_path / "out")}, plugins=[Guard()])
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    assert run_in_three_ways() == run_in_three_ways()
+
+
 def test_state_that_does_not_fit_any_more_is_one_line(start: Any, tmp_path: Path) -> None:
     class Other(Sum):
         def restore(self, state: bytes) -> None:

@@ -86,7 +86,7 @@ def _run(pipeline: Pipeline, plugins: Plugins, where: Path, once: bool, finish: 
         answer({"pipeline": run.info.pipeline, "run": this_run, **found}, as_json, lambda: f"{headline}\n{in_words(found)}")
         if result.error:
             click.echo(f"lakeward: {result.error}", err=True)
-        code = 1 if result.error else 128 + run.stopped_by if run.stopped_by else 0
+        code = {"done": 0, "failed": 1, "stopped": 128 + run.stopped_by}[result.status]
         if run.abandoned:
             sys.stdout.flush()
             os._exit(code)  # still holding the state: the next run may begin when nothing of this one goes on
