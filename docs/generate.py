@@ -77,7 +77,7 @@ def commands() -> str:
     """The help of every command."""
     lines = [NOTE, "# Commands\n"]
     for path, command in walk("lakeward", lakeward):
-        context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+        context = click.Context(command, info_name=path, terminal_width=100, **command.context_settings | {"max_content_width": 100})
         lines.append(f"## `{path}`\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(lines)
 

@@ -63,6 +63,8 @@ class Encoding:
     compression: Literal["snappy", "zstd", "gzip", "none"] = "snappy"
     row_key: bool = False
     """Keep the column `_row` in the file."""
+    inserted_at: str = ""
+    """Name of a column for the time at which the rows were spooled; empty for none. Every retry delivers the same."""
 
 
 @frozen

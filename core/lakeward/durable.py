@@ -6,6 +6,8 @@ import errno
 import os
 from pathlib import Path
 
+from lakeward.errors import OptionError, Refused
+
 LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """Errors of the file system that waiting does not heal; all others, such as a full disk, may pass."""
 
@@ -29,6 +31,10 @@ def make_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder))
 
 
-def nearest_folder(path: Path) -> Path:
-    """The path, or the first of its parents that is there."""
-    return next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
+def require_writable(path: Path, option: str) -> None:
+    """See, without a trace, that a folder could be made or written. Raises OptionError for `option`, or Refused."""
+    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise OptionError(option, f"{there} is not a folder; choose another path or move it away")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Refused(f"{there}: this user may not write there; give it write permission or choose another path")

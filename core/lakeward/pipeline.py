@@ -293,7 +293,11 @@ class _Planner:
             ports = dict(given) if isinstance(given, Mapping) else {MAIN: given}
             schemas.update({(step.name, port): rows.schema for port, rows in ports.items() if port not in RESERVED_PORTS})
         for name, links in pipeline.links.items():
-            self._incoming(graph.sinks[name], links, schemas)
+            incoming = self._incoming(graph.sinks[name], links, schemas)
+            sink: Any = pipeline.sinks[name]  # None when it could not be built
+            stamp = sink.encoding.inserted_at if sink else ""
+            if incoming is not None and stamp in incoming.names:
+                self._wrong(graph.sinks[name], ("inserted_at",), f"the rows have a column {stamp!r} already; choose another name")
 
     def _incoming(self, node: Node, links: Sequence[Link], schemas: Mapping[Link, pa.Schema]) -> pa.Schema | None:
         known = [schemas[link] for link in links if link in schemas]

@@ -240,11 +240,12 @@ class Run:
         written: dict[tuple[int, object], tuple[str, int, str]] = {}
         numbers = itertools.count()
         shares = []
+        now = datetime.now(UTC)
         for name, rows in outcome.shares.items():
             encoding = self._pipeline.sinks[name].encoding
             key = (id(rows), encoding)
             if key not in written:
-                file = self._spool.write(f"{self._epoch:04d}-{self._sequence:010d}-{next(numbers)}", rows, encoding)
+                file = self._spool.write(f"{self._epoch:04d}-{self._sequence:010d}-{next(numbers)}", rows, encoding, now)
                 written[key] = (file.name, file.bytes, file.sha256)
             file_name, size, digest = written[key]
             shares.append(Share(self._sink_name(name), file_name, rows.num_rows, size, digest))

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,9 +33,9 @@ class Spool:
         self.folder = folder
         make_folder(folder)
 
-    def write(self, name: str, rows: pa.RecordBatch, encoding: Encoding) -> SpoolFile:
+    def write(self, name: str, rows: pa.RecordBatch, encoding: Encoding, now: datetime) -> SpoolFile:
         """SPOOL: encode, write, sync, rename. `sync` follows once for all files of a batch."""
-        content = encode(rows, encoding)
+        content = encode(rows, encoding, now)
         digest = hashlib.sha256(content).hexdigest()
         temporary = self.folder / f"{name}.tmp"
         with temporary.open("wb") as file:
@@ -61,10 +62,12 @@ class Spool:
                 path.unlink()
 
 
-def encode(rows: pa.RecordBatch, encoding: Encoding) -> pa.Buffer:
-    """The rows as the bytes of one Parquet file: the same rows give the same bytes."""
+def encode(rows: pa.RecordBatch, encoding: Encoding, now: datetime) -> pa.Buffer:
+    """The rows as the bytes of one Parquet file: the same rows and time give the same bytes."""
     if ROW in rows.schema.names and not encoding.row_key:
         rows = rows.drop_columns([ROW])
+    if encoding.inserted_at:
+        rows = rows.append_column(encoding.inserted_at, pa.repeat(pa.scalar(now, pa.timestamp("us", "UTC")), rows.num_rows))
     out = pa.BufferOutputStream()
     # dictionaries pay for text only: a quarter less CPU than for every column, for a little more size
     texts = [column.name for column in rows.schema if pa.types.is_string(column.type) or pa.types.is_large_string(column.type)]

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -91,14 +91,15 @@ def copy_between_runs(file: Path) -> sqlite3.Connection | None:
     operator who asks for the status, they would lock out the next run.
     """
     log = file.with_name(f"{file.name}-wal")
-    copy = connect(":memory:")
-    if not log.exists() and file.exists():
-        with closing(connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
-            source.backup(copy)
-    if not log.exists():  # else a run began meanwhile, and the copy may be torn
+    with ExitStack() as opened:
+        copy = opened.enter_context(closing(connect(":memory:")))
+        if not log.exists() and file.exists():
+            with closing(connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
+                source.backup(copy)
+        if log.exists():  # a run began meanwhile, and the copy may be torn
+            return None
+        opened.pop_all()
         return copy
-    copy.close()
-    return None
 
 
 def version(connection: sqlite3.Connection, file: Path) -> int:

@@ -224,7 +224,7 @@ def test_a_pipeline_without_a_sink_is_refused(file: Path) -> None:
     assert mistake == "p.yaml:4:8: pipelines.raw.sinks: at least one sink is needed"
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "", "-a", "ü", "a" * 65, "a\\nb"])
+@pytest.mark.parametrize("name", ["../up", "..", ".hidden", "a/b", "", "-a", "ü", "a" * 65, "a\\nb"])
 def test_a_name_is_safe_as_a_folder(file: Path, name: str) -> None:
     (mistake,) = mistakes(file, GOOD.replace("environmental", f'"{name}"'))
     assert mistake.startswith("p.yaml:1:7: name: expected letters, digits, - and _ (at most 64), got ")

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Desk:
         self.courier = Courier("out", sink, state, self.spool, "p", bell, lambda *news: self.heard.append(news), patient)
 
     def record(self, sequence: int) -> None:
-        file = self.spool.write(f"{sequence}", ROWS, Encoding(row_key=True))
+        file = self.spool.write(f"{sequence}", ROWS, Encoding(row_key=True), datetime(2026, 1, 1, tzinfo=UTC))
         share = Share("out", file.name, ROWS.num_rows, file.bytes, file.sha256)
         self.state.record(Recording(sequence, 0, {"row": sequence}, {}, [share], [], {}))
 

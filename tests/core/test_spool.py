@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from lakeward.components import Encoding
 from lakeward.spool import Spool, encode
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROWS = pa.RecordBatch.from_pydict({"_row": [1, 2, 3], "name": ["a", "b", None], "value": [1.5, None, 2.0], "raw": [b"\0", None, b""]})
 TYPES = {"_row": pa.int64(), "value": pa.float64(), "name": pa.string()}
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -37,9 +39,9 @@ def batch(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
 @settings(max_examples=40, deadline=None)
 def test_the_same_rows_give_the_same_bytes_and_come_back(rows: list[Any], others: list[Any], compression: Any, row_key: bool) -> None:
     encoding = Encoding(compression, row_key)
-    content = encode(batch(rows), encoding)
-    assert encode(batch(rows), encoding).equals(content)
-    assert encode(batch(others + rows).slice(len(others)), encoding).equals(content)
+    content = encode(batch(rows), encoding, NOW)
+    assert encode(batch(rows), encoding, NOW).equals(content)
+    assert encode(batch(others + rows).slice(len(others)), encoding, NOW).equals(content)
     back = pq.read_table(pa.BufferReader(content))
     assert back.column_names == (["_row", "value", "name"] if row_key else ["value", "name"])
     assert str(back.to_pylist()) == str(batch(rows).select(back.column_names).to_pylist())  # as text, nan is nan
@@ -48,7 +50,7 @@ def test_the_same_rows_give_the_same_bytes_and_come_back(rows: list[Any], others
 @pytest.mark.parametrize("compression", ["snappy", "zstd", "gzip", "none"])
 def test_the_row_key_is_kept_only_when_asked(spool: Spool, compression: Any) -> None:
     for row_key in (True, False):
-        file = spool.write(f"f-{row_key}", ROWS, Encoding(compression, row_key))
+        file = spool.write(f"f-{row_key}", ROWS, Encoding(compression, row_key), NOW)
         with pq.ParquetFile(spool.folder / file.name) as found:
             assert ("_row" in found.schema_arrow.names) == row_key
             wanted = "UNCOMPRESSED" if compression == "none" else compression.upper()
@@ -58,14 +60,14 @@ def test_the_row_key_is_kept_only_when_asked(spool: Spool, compression: Any) -> 
 def test_rows_without_a_key_or_without_text_are_encoded_too() -> None:
     rows = pa.RecordBatch.from_pydict({"mean": [1.0, 2.0]})
     for row_key in (True, False):
-        assert pq.read_table(pa.BufferReader(encode(rows, Encoding(row_key=row_key)))).to_pylist() == rows.to_pylist()
+        assert pq.read_table(pa.BufferReader(encode(rows, Encoding(row_key=row_key), NOW))).to_pylist() == rows.to_pylist()
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_said_of_a_file_is_true(spool: Spool) -> None:
-    file = spool.write("0000-0000000001-0", ROWS, Encoding())
+    file = spool.write("0000-0000000001-0", ROWS, Encoding(), NOW)
     content = (spool.folder / "0000-0000000001-0.parquet").read_bytes()
     assert (file.name, file.bytes, file.sha256) == ("0000-0000000001-0.parquet", len(content), hashlib.sha256(content).hexdigest())
 
@@ -79,7 +81,7 @@ def test_a_file_has_no_name_before_it_is_whole_and_synced(spool: Spool, monkeypa
         synced.append((sorted(path.name for path in spool.folder.iterdir()), os.fstat(handle).st_ino, os.fstat(handle).st_size))
 
     monkeypatch.setattr(os, "fsync", watched)
-    file = spool.write("f", ROWS, Encoding())
+    file = spool.write("f", ROWS, Encoding(), NOW)
     placed = (spool.folder / file.name).stat()
     assert synced == [(["f.tmp"], placed.st_ino, file.bytes)]
     spool.sync()
@@ -92,15 +94,15 @@ def test_a_file_that_fails_to_be_written_gets_no_name(spool: Spool, monkeypatch:
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        spool.write("f", ROWS, Encoding())
+        spool.write("f", ROWS, Encoding(), NOW)
     assert [path.name for path in spool.folder.iterdir() if path.suffix == ".parquet"] == []
     monkeypatch.undo()
-    assert spool.write("f", ROWS, Encoding()).bytes > 0
+    assert spool.write("f", ROWS, Encoding(), NOW).bytes > 0
 
 
 def test_clean_removes_what_a_crash_left_and_nothing_that_is_needed(spool: Spool) -> None:
     for name in ("needed", "orphan"):
-        spool.write(name, ROWS, Encoding())
+        spool.write(name, ROWS, Encoding(), NOW)
     (spool.folder / "torn.tmp").write_bytes(b"PAR1")
     spool.clean({"needed.parquet", "not-there.parquet"})
     assert [path.name for path in spool.folder.iterdir()] == ["needed.parquet"]
@@ -109,14 +111,14 @@ def test_clean_removes_what_a_crash_left_and_nothing_that_is_needed(spool: Spool
 
 
 def test_drop_forgets_a_file_and_may_come_twice(spool: Spool) -> None:
-    file = spool.write("f", ROWS, Encoding())
+    file = spool.write("f", ROWS, Encoding(), NOW)
     for _ in range(2):
         spool.drop(file.name)
     assert list(spool.folder.iterdir()) == []
 
 
 def test_the_folder_of_an_earlier_run_is_taken_over(spool: Spool) -> None:
-    spool.write("f", ROWS, Encoding())
+    spool.write("f", ROWS, Encoding(), NOW)
     assert [path.name for path in Spool(spool.folder).folder.iterdir()] == ["f.parquet"]
 
 

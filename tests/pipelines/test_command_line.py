@@ -11,9 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars
 import pytest
 
 YAML = """
@@ -186,6 +188,16 @@ def test_json_logs_are_one_object_a_line(lakeward: Lakeward) -> None:
     events = [line.get("event") for line in lines]
     assert events.count("batch_recorded") == 10
     assert (events[0], events[-1]) == ("run_started", "run_finished")
+
+
+def test_a_sink_can_stamp_rows_with_the_time_of_spooling(lakeward: Lakeward, folder: Path) -> None:
+    began = datetime.now(UTC)
+    for stamp in ("databricks_inserted_at", "temperature"):
+        ran = lakeward("run", "demo.yaml", "--once", "--set", f"sinks.raw.inserted_at={stamp}", code=2 if stamp == "temperature" else 0)
+    assert "sinks.raw.inserted_at: the rows have a column 'temperature' already" in ran.stderr
+    stamps = polars.read_parquet(folder / "lake" / "raw" / "*.parquet")["databricks_inserted_at"].to_list()
+    assert len(stamps) == 1000
+    assert began <= min(stamps) <= max(stamps) <= datetime.now(UTC)
 
 
 def test_named_graphs_share_the_source_and_its_checkpoint(lakeward: Lakeward, folder: Path) -> None:

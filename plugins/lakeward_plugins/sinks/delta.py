@@ -39,8 +39,8 @@ from attrs import define
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, SchemaMismatchError, TableNotFoundError
 
-from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
-from lakeward.durable import LASTING, make_folder, nearest_folder, sync
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward.durable import LASTING, make_folder, require_writable, sync
 
 ATTEMPTS = 5  # commits lost to other writers in a row before the kernel's backoff takes over
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")  # in column names, by the Delta protocol when there is no column mapping
@@ -76,19 +76,16 @@ class DeltaSink:
     path: Path = option(help="Folder of the table; made when it is not there.")
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the data files are compressed.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
 
     @property
     def encoding(self) -> Encoding:
         """Files as the options say."""
-        return Encoding(self.compression, self.row_key)
+        return Encoding(self.compression, self.row_key, self.inserted_at)
 
     def probe(self, schema: pa.Schema) -> str:
         """Whether the rows would fit into the table; `OptionError` or `Refused` when not."""
-        there = nearest_folder(self.path)
-        if not there.is_dir():
-            raise OptionError("path", f"{there} is not a folder; choose another path or move it away")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise Refused(f"{there}: this user may not write there; give it write permission or choose another path")
+        require_writable(self.path, "path")
         with _sorted_errors(self.path):
             table = self._load()
         key = schema.get_field_index(ROW)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import define, field
 
-from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
-from lakeward.durable import LASTING, make_folder, nearest_folder, sync
+from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
+from lakeward.durable import LASTING, make_folder, require_writable, sync
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,20 +37,17 @@ class ParquetSink:
     path: Path = option(help="Folder for the files; made when it is not there.")
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the files are compressed.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
     _made: bool = field(init=False, default=False)
 
     @property
     def encoding(self) -> Encoding:
         """Files as the options say."""
-        return Encoding(self.compression, self.row_key)
+        return Encoding(self.compression, self.row_key, self.inserted_at)
 
     def probe(self, schema: pa.Schema) -> str:
         """Where files would go; `OptionError` or `Refused` when they could not."""
-        there = nearest_folder(self.path)
-        if not there.is_dir():
-            raise OptionError("path", f"{there} is not a folder; choose another path or move it away")
-        if not os.access(there, os.W_OK | os.X_OK):
-            raise Refused(f"{there}: this user may not write there; give it write permission or choose another path")
+        require_writable(self.path, "path")
         return f"would write Parquet files ({self.compression}, {len(schema)} columns) to {self.path}"
 
     def deliver(self, parcel: Parcel) -> Receipt:

@@ -81,9 +81,10 @@ class SqliteSource:
         return self._found().timestamp
 
     def explain(self) -> str:
-        """The SQL of one batch."""
+        """What was found, and the SQL of one batch."""
         table = self._found()
-        return table.select(table.after(":last"), ":rows")
+        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}"
+        return f"{found}\n{table.select(table.after(':last'), ':rows')}"
 
     # -- how -----------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,14 @@
 """Gives rows the columns and types that were declared, and no others; a value that does not fit its type exactly is none.
 
 Rows that do not fit are rejected whole, as they came. There is no `now`: what comes out depends on the rows alone, so that a
-retry gives the same bytes. A column for the time of insertion, such as `databricks_inserted_at`, is therefore not made here: the
-sink or the table's DEFAULT fills it where the insertion happens. `source` can give another name to the row's own time.
+retry gives the same bytes. A column for the time of insertion, such as `databricks_inserted_at`, is therefore not made here: sinks
+have the option `inserted_at` for it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -65,7 +65,7 @@ class Schematize:
         for name, column in self._columns.items():
             out[name] = pa.repeat(self._constants[name], batch.num_rows)
             if name in sources:
-                values, good = self._cast(name, batch.column(sources[name]))
+                values, good = self._values(name, batch.column(sources[name]))
                 bad |= {} if good.all() else {name: ~good}
                 out[name] = pc.coalesce(values, self._constants[name])
             if column.required and out[name].null_count:
@@ -95,11 +95,17 @@ class Schematize:
             self._tell("columns are dropped, because they are not declared:", unknown)
         return {name: source for name, source in wanted.items() if name not in absent}
 
-    def _cast(self, name: str, column: Any) -> tuple[Any, Mask]:
+    def _values(self, name: str, column: Any) -> tuple[Any, Mask]:
+        """What the column becomes, and where that is good."""
+        wanted = self._columns[name]
         try:
-            return _cast(column, self._columns[name].arrow, self.naive_timezone)
+            if wanted.derive is None:
+                return _cast(column, wanted.arrow, self.naive_timezone)
+            times, read = to_utc(column, naive_timezone=self.naive_timezone)
+            values, good = _cast(PARTS[wanted.derive](times), wanted.arrow, self.naive_timezone)
+            return values, good & np.asarray(read)
         except (TypeError, pa.ArrowNotImplementedError) as error:
-            raise OptionError(f"columns.{name}", f"a column of type {column.type} cannot become {self._columns[name].type}") from error
+            raise OptionError(f"columns.{name}", f"a column of type {column.type} cannot become {wanted.type}") from error
 
     def _constant(self, path: str, column: Column) -> Any:
         """What rows have that get no value from the data."""
@@ -156,6 +162,7 @@ class Column:
 
     type: TypeName = option(help="Its type; bigint is int64, int is int32, text is string, timestamp is in microseconds and UTC.")
     source: str = option("", help="Column of the data that it comes from; left out, the one of the same name.")
+    derive: Literal["date", "year", "month", "day", "hour"] | None = option(None, help="That part, in UTC, of the time in the column.")
     value: Value | None = option(None, help="The same value in every row, instead of a column of the data.")
     default: Value | None = option(None, help="Value instead of NULL.")
     required: bool = option(False, help="Reject rows in which it is NULL.")
@@ -164,6 +171,12 @@ class Column:
     def arrow(self) -> pa.DataType:
         """The type as Arrow knows it."""
         return TYPES[self.type]
+
+
+PARTS: dict[str, Callable[[Any], Any]] = {
+    "date": lambda times: times.cast(pa.timestamp("us")).cast(pa.date32(), safe=False),
+    "year": pc.year, "month": pc.month, "day": pc.day, "hour": pc.hour,
+}  # fmt: skip
 
 
 # -- casting -----------------------------------------------------------------------------------------------------------

@@ -259,3 +259,19 @@ def test_data_that_do_not_suit_are_refused_already_when_empty(columns: Any, opti
         Schematize(columns=columns, **options).apply(rows.slice(0, 0))
     assert caught.value.option == option
     assert message in caught.value.message
+
+
+def test_a_part_of_a_time_is_derived_and_a_row_without_one_is_rejected() -> None:
+    times = ["2026-01-02T23:30:00Z", None, "soon", "2026-01-03T01:30:00+02:00"]
+    batch = pa.record_batch({"_row": pa.array([1, 2, 3, 4], pa.int64()), "taken": times})
+    columns: dict[str, Any] = {"day": Column("date", source="taken", derive="date"), "hour": Column("int", source="taken", derive="hour")}
+    out = Schematize(columns).apply(batch)
+    assert out["main"].to_pydict() == {"_row": [1, 2, 4], "day": [date(2026, 1, 2), None, date(2026, 1, 2)], "hour": [23, None, 23]}
+    assert out["rejected"].to_pydict()["_row"] == [3]
+    assert out["main"].schema.equals(Schematize(columns).apply(batch.slice(0, 0))["main"].schema)
+
+
+def test_a_part_of_a_number_that_is_no_time_is_a_mistake_of_the_column() -> None:
+    batch = pa.record_batch({"_row": pa.array([1], pa.int64()), "flag": [True]})
+    with pytest.raises(OptionError, match=r"columns\.hour"):
+        Schematize({"hour": Column("int", source="flag", derive="hour")}).apply(batch)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lakeward.cli.table import table
+
+
+def test_columns_are_aligned_numbers_to_the_right() -> None:
+    rows = [("raw", 1_234_567, 1.5, "x"), ("anomalies", 5, None, None)]
+    assert table(("sink", "rows", "mean", "note"), rows).splitlines() == [
+        "SINK            ROWS  MEAN  NOTE",
+        "raw        1,234,567   1.5  x",
+        "anomalies          5",
+    ]
+
+
+def test_rows_may_come_from_a_generator() -> None:
+    rows = [("a", 1), ("b", 22)]
+    assert table(("n", "rows"), (row for row in rows)) == table(("n", "rows"), rows)
+
+
+def test_true_is_no_number() -> None:
+    assert table(("n", "ok"), [("a", True), ("b", False)]).splitlines() == ["N  OK", "a  True", "b  False"]
+
+
+def test_without_rows_there_are_the_headers() -> None:
+    assert table(("name", "kind"), []) == "NAME  KIND"
+
+
+@given(st.lists(st.tuples(st.text(), st.integers(), st.none() | st.floats()), max_size=5))
+def test_each_row_is_one_printable_line_whatever_its_text(rows: list[tuple[object, ...]]) -> None:
+    lines = table(("text", "number", "ratio"), rows).split("\n")
+    assert len(lines) == len(rows) + 1
+    assert all(line.isprintable() for line in lines)
+    last = lines[0].index("NUMBER") + len("NUMBER") - 1
+    assert all(line[last].isdigit() for line in lines[1:])

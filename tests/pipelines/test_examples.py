@@ -1,0 +1,86 @@
+"""Every file in examples/ runs, on rows of the simulated sensor, and does what its first lines say."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import polars
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def lakeward(folder: Path, *arguments: str) -> str:
+    environment = os.environ | {
+        "SENSOR_DB": str(folder / "sensor.db"), "LAKE": str(folder / "lake"), "ARCHIVE": str(folder / "lake" / "raw"),
+        "GPS_FUZZ_KEY": "0123456789abcdef" * 2,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "lakeward", *arguments]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    sensor = ["sensor", "run", "--db", "sensor.db", "--rows", "3000", "--rate", "0", "--sensors", "3", "--anomalies", "0.25", "--seed", "7"]
+    lakeward(tmp_path, *sensor, "--start", "2026-01-01T00:00:00Z")
+    return tmp_path
+
+
+def run(folder: Path, name: str) -> str:
+    return lakeward(folder, "run", str(EXAMPLES / name), "--once", "--finish", "--state-dir", str(folder / "state" / name), "--json")
+
+
+def test_every_example_is_tested_here() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {"environmental.yaml", "backfill.yaml", "alerts.yaml"}
+
+
+def test_environmental_takes_every_row_to_one_table(folder: Path) -> None:
+    report = json.loads(run(folder, "environmental.yaml"))
+    database = sqlite3.connect(folder / "sensor.db")
+    flagged = {row[0] for row in database.execute("SELECT id FROM sensor_readings WHERE anomaly_flag = 1")}
+    database.close()
+    anomalies = set(polars.read_delta(str(folder / "lake" / "anomalies"))["id"].to_list())
+    readings = polars.read_delta(str(folder / "lake" / "readings"))
+    assert report["rows"] == {"read": 3000, "delivered": 3000, "filtered": 0, "dead": 0}
+    assert anomalies == flagged
+    assert anomalies | set(readings["reading_id"].to_list()) == set(range(1, 3001))
+    assert len(anomalies) + len(readings) == 3000
+    windows = duckdb.sql(f"SELECT sum(record_count) FROM '{folder}/lake/windows/*.parquet'").fetchall()
+    assert windows == [(len(readings),)]
+    alerts = polars.read_delta(str(folder / "lake" / "alerts"))
+    assert {"RAISE", "CLEAR"} <= set(alerts["event"].to_list())
+
+
+def test_backfill_loads_files_once(folder: Path) -> None:
+    run(folder, "environmental.yaml")
+    assert json.loads(run(folder, "backfill.yaml"))["run"]["read"] == 3000
+    assert json.loads(run(folder, "backfill.yaml"))["run"]["read"] == 0
+    history = polars.read_delta(str(folder / "lake" / "history"))
+    assert (len(history), history.columns) == (3000, ["id", "sensor_id", "timestamp", "temperature", "humidity"])
+    assert history["timestamp"].dtype == polars.Datetime("us", "UTC")
+
+
+def test_alerts_are_printed_as_json_lines(folder: Path) -> None:
+    lines = [json.loads(line) for line in run(folder, "alerts.yaml").splitlines() if line.startswith('{"alert_id"')]
+    assert lines
+    for line in lines:
+        assert line["event"] in ("RAISE", "CLEAR")
+        if line["event"] == "RAISE":
+            assert line["value"] > 60 if line["alert_type"] == "temperature_high" else line["value"] < 950
+
+
+@pytest.mark.slow
+def test_the_demo_accounts_for_every_row_and_runs_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        command = [sys.executable, str(EXAMPLES / "demo.py")]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert "Every row is accounted for." in ran.stdout
