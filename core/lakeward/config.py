@@ -21,6 +21,7 @@ from lakeward.options import option
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 PREFIX = "LAKEWARD__"
+UNNAMED = "main"  # the graph of a file without `pipelines`
 
 
 @frozen
@@ -194,7 +195,7 @@ class _Assembly:
         if not NAME.fullmatch(content.name):
             self._wrong(("name",), f"expected letters, digits, - and _ (at most 64), got {content.name!r}")
         source = self._node("source", ("source",), content.source, is_source=True)
-        graphs = {"main": self._graph("main", (), content)}
+        graphs = {UNNAMED: self._graph(UNNAMED, (), content)}
         if content.pipelines:
             if content.transforms or content.sinks:
                 self._wrong(("pipelines",), "either `pipelines` or `transforms` and `sinks` at the top level, not both", at_key=True)

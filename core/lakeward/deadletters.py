@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -22,25 +23,29 @@ def letters(stage: str, rows: pa.RecordBatch, origin: str, epoch: int) -> list[D
     ]
 
 
-def refused_letters(parcel: Parcel, reason: str) -> list[DeadLetter]:
-    """One dead letter for each row of a parcel that a sink will never take."""
+def refused_letters(parcel: Parcel, reason: str) -> Iterator[DeadLetter]:
+    """One dead letter for each row of a parcel that a sink will never take; a few at a time, as there may be many."""
     token = parcel.token
-    return [
-        DeadLetter(f"sink {token.sink}", "sink_rejected", reason, str(token), token.epoch, row.get(ROW), _payload(row))
-        for rows in parcel.batches()
-        for row in _python_rows(rows)
-    ]
+    for rows in parcel.batches(1_000):
+        for row in _python_rows(rows):
+            yield DeadLetter(f"sink {token.sink}", "sink_rejected", reason, str(token), token.epoch, row.get(ROW), _payload(row))
 
 
 def _python_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
+    columns = [_python_values(column) for column in rows.columns]
+    return [dict(zip(rows.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _python_values(column: Any) -> Any:
+    """What Python cannot hold is often the very reason why a row is here: bad UTF-8 becomes bytes, a strange time its number."""
     try:
-        return rows.to_pylist()
-    except UnicodeDecodeError:  # often the very reason why they are here
-        columns = [
-            column.cast(pa.binary()) if pa.types.is_string(column.type) and name not in MARKS else column
-            for name, column in zip(rows.schema.names, rows.columns, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(columns, rows.schema.names).to_pylist()
+        return column.to_pylist()
+    except (ValueError, OverflowError):
+        if isinstance(column, pa.DictionaryArray):
+            column = column.dictionary_decode()
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            return column.cast(pa.binary()).to_pylist()
+        return column.view(pa.int32() if column.type.bit_width == 32 else pa.int64()).to_pylist()
 
 
 def _payload(row: dict[str, Any]) -> str:

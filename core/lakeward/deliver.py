@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import threading
@@ -17,14 +18,14 @@ from lakeward.spool import Spool
 from lakeward.state import State
 
 log = logging.getLogger("lakeward.deliver")
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0  # seconds
+FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WISH = 0.5, 60.0, 3600.0  # seconds
 PATIENCE = 5  # attempts of a `--once` run before it ends with what it could not deliver still in the spool
 
 
 def pause_after(attempt: int, wanted: float | None, jitter: Callable[[float, float], float] = random.uniform) -> float:
-    """Seconds until the next attempt: what the sink asked for, else exponential backoff with full jitter."""
+    """Seconds until the next attempt: what was asked for, up to an hour, else exponential backoff with full jitter."""
     if wanted is not None:
-        return wanted
+        return min(wanted, LONGEST_WISH)
     return jitter(0.0, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 10)))
 
 
@@ -41,6 +42,8 @@ class Courier(threading.Thread):
         """Rows delivered by this worker."""
         self.failure = ""
         """Why the sink does not take its parcels now; empty when it does."""
+        self.gave_up = False
+        """True when the worker ended by itself, with parcels left: it was impatient, or something broke."""
         self._sink, self._state, self._spool, self._pipeline = sink, state, spool, pipeline
         self._bell, self._tell, self._patient = bell, tell, patient
         self._news = threading.Event()
@@ -55,56 +58,51 @@ class Courier(threading.Thread):
         self._leaving = True
         self._news.set()
 
-    @property
-    def gave_up(self) -> bool:
-        """True when an impatient worker ended with parcels left."""
-        return bool(self.failure) and not self._patient and not self.is_alive()
-
     def run(self) -> None:
         """Deliver what waits, wait for more."""
         try:
-            while not self._leaving:
-                self._news.clear()
-                parcel = self._state.next_parcel(self.sink_name, self._pipeline, self._spool.folder)
-                if parcel is None:
-                    self._news.wait()
-                elif not self._deliver(parcel):
-                    break
-        except Exception as error:  # the thread's edge: without it a bug of ours would end this worker in silence
-            self.failure, self._patient = redact(f"{type(error).__name__}: {error}"), False
+            while self._deliver_next():
+                pass
+            self.gave_up = not self._leaving
+        except BaseException as error:  # the thread's edge: a bug of ours, or a sink's sys.exit, must not end this worker in silence
+            self.failure, self.gave_up = redact(f"the worker failed: {type(error).__name__}: {error}"), True
             log.exception("sink %s: the worker failed", self.sink_name)
         finally:
             self._bell.ring()
 
-    def _deliver(self, parcel: Parcel) -> bool:
-        """Until the parcel is settled. False when told to leave, or out of patience."""
-        attempt = 0
-        while True:
+    def _deliver_next(self) -> bool:
+        """Deliver the oldest parcel, or wait until there may be one. False when it is time to end."""
+        self._news.clear()  # before looking, so that nothing is missed between looking and waiting
+        if self._leaving:
+            return False
+        parcel = self._state.next_parcel(self.sink_name, self._pipeline, self._spool.folder)
+        if parcel is None:
+            self._news.wait()
+            return True
+        for attempt in itertools.count(1):
             try:
-                self._spool.verify(parcel)
-                receipt = self._sink.deliver(parcel)
-            except Rejected as error:
-                self._give_up_rows(parcel, redact(str(error)))
-                return True
-            except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's sink may raise anything; it is tried again
-                attempt += 1
+                self._attempt(parcel)
+                break
+            except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's sink may raise anything, state.db has its troubles
                 if not self._wait_for_retry(parcel, error, attempt):
                     return False
-            else:
-                self._settle(parcel, receipt)
-                return True
+        return True
 
-    def _settle(self, parcel: Parcel, receipt: Receipt) -> None:
-        if self._state.settle(parcel, receipt):
-            self._spool.drop(parcel.path.name)
-        self.delivered += parcel.rows
+    def _attempt(self, parcel: Parcel) -> None:
+        try:
+            self._spool.verify(parcel)
+            receipt = self._sink.deliver(parcel)
+        except Rejected as error:
+            reason = redact(str(error))
+            log.error("sink %s rejected %d rows, now dead letters: %s", self.sink_name, parcel.rows, reason)
+            last = self._state.refuse(parcel, refused_letters(parcel, reason))
+        else:
+            receipt = _clean(receipt)
+            last = self._state.settle(parcel, receipt)
+            self.delivered += parcel.rows
+            self._tell(parcel, receipt)
         self.failure = ""
-        self._tell(parcel, receipt)
-        self._bell.ring()
-
-    def _give_up_rows(self, parcel: Parcel, reason: str) -> None:
-        log.error("sink %s rejected %d rows, now dead letters: %s", self.sink_name, parcel.rows, reason)
-        if self._state.refuse(parcel, refused_letters(parcel, reason)):
+        if last:
             self._spool.drop(parcel.path.name)
         self._bell.ring()
 
@@ -121,3 +119,9 @@ class Courier(threading.Thread):
             self._news.wait(left)
             self._news.clear()
         return not self._leaving
+
+
+def _clean(receipt: Receipt) -> Receipt:
+    """A receipt is kept and shown, so a URL in it must not tell its password."""
+    details = {name: redact(value) if isinstance(value, str) else value for name, value in receipt.details.items()}
+    return Receipt(redact(receipt.location), details)

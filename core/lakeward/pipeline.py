@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -134,10 +135,11 @@ class Pipeline:
                         outcome.removed.append(rows.column(ROW))
 
     def close(self) -> None:
-        """Close every component that was built."""
-        self.source.close()
-        for sink in self.sinks.values():
-            sink.close()
+        """Close every component; one that cannot be closed keeps no other open."""
+        with ExitStack() as stack:
+            stack.callback(self.source.close)
+            for sink in self.sinks.values():
+                stack.callback(sink.close)
 
 
 def joined(streams: Mapping[Link, Sequence[pa.RecordBatch]], links: Sequence[Link]) -> pa.RecordBatch | None:

@@ -14,11 +14,12 @@ from attrs import asdict
 
 from lakeward.bell import Bell
 from lakeward.components import END_OF_INPUT, Batch, Parcel, Position, Receipt, Stateful
+from lakeward.config import UNNAMED
 from lakeward.deadletters import letters
 from lakeward.deliver import PATIENCE, Courier, pause_after
-from lakeward.errors import LakewardError, Refused, Retry
+from lakeward.errors import LakewardError, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
-from lakeward.pipeline import BrokenContract, Outcome, Pipeline, Step
+from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 from lakeward.plugins import Plugins
 from lakeward.reconcile import NO_ROWS, Fates, fates
 from lakeward.secrets import redact
@@ -33,11 +34,9 @@ class Run:
     """One execution of a pipeline over a held state."""
 
     def __init__(self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False) -> None:
-        state.claim(pipeline.config.name)
         self._pipeline, self._plugins, self._state = pipeline, plugins, state
         self._once, self._finish = once, finish
-        self._bell = Bell()
-        self._spool = Spool(state.directory / "spool")
+        self._stateful = stateful(pipeline)
         self._fates = NO_ROWS
         self._couriers: list[Courier] = []
         checkpoint = state.checkpoint()
@@ -46,56 +45,82 @@ class Run:
         self._sequence = checkpoint.sequence if checkpoint else 0
         config = pipeline.config
         self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
+        state.claim(config.name)
+        self._spool = Spool(state.directory / "spool")
+        self._bell = Bell()
+
+    @property
+    def stopped_by(self) -> int:
+        """The signal that asked to stop; 0 when none did."""
+        return self._bell.stopping
+
+    @property
+    def abandoned(self) -> bool:
+        """True when a worker still had a parcel in hand after the grace: end the process, and close nothing under its hands."""
+        return any(courier.is_alive() for courier in self._couriers)
 
     def execute(self) -> RunResult:
-        """Run until the source has no more (`once`), until told to stop, or until something fails. Never raises for the expected."""
+        """Run until the source has no more (`once`), until told to stop, or until something fails.
+
+        What is expected to fail is told in the result. Raises LakewardError when a plugin refuses the run before it begins.
+        """
         try:
-            self._plugins.manager.hook.lakeward_run_started(run=self.info)
-        except Exception as refusal:
-            raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
+            try:
+                self._plugins.manager.hook.lakeward_run_started(run=self.info)
+            except Exception as refusal:
+                raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
+            with self._bell.listen_for_signals():
+                return self._go()
+        finally:
+            if not self.abandoned:
+                self._bell.close()
+
+    def _go(self) -> RunResult:
         error = ""
         try:
-            with self._bell.listen_for_signals():
-                self._prepare()
-                self._read_until_done()
-                self._drain()
+            self._prepare()
+            self._read_until_done()
+            self._drain()
         except (LakewardError, OSError) as expected:  # a full disk, say: the rows are still in the source
             error = redact(str(expected))
-        except Exception as unexpected:
+        except BaseException as unexpected:
             error = redact(f"{type(unexpected).__name__}: {unexpected}")
-            raise
+            if not isinstance(unexpected, SystemExit):  # of a plugin: it must not end this process as if all was well
+                raise
         finally:
             result = self._end(error)
         return result
-
-    def stopped_by(self) -> int:
-        """The signal that asked to stop; 0 while none did."""
-        return self._bell.stopping
 
     # -- start and end -------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         self._spool.clean(self._state.spooled_files())
-        for step in self._stateful():
-            remembered = self._state.transform_state(self._state_name(step))
-            if remembered is not None:
-                step.transform.restore(remembered)  # type: ignore[attr-defined]  # Stateful, see _stateful
+        restore(self._pipeline, self._state)
+        for name in sorted(self._state.remembering() - self._stateful.keys()):
+            if name.startswith(f"{self._pipeline.graph}."):
+                log.warning("what transform %s remembered, such as open windows, is kept but not used: it has left the YAML", name)
         for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
             log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
         for name, sink in self._pipeline.sinks.items():
-            surroundings = (self._state, self._spool, self.info.pipeline, self._bell, self._delivered)
-            courier = Courier(self._sink_name(name), sink, *surroundings, patient=not self._once)
+            own = self._sink_name(name)
+            courier = Courier(own, sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, not self._once)
             self._couriers.append(courier)
             courier.start()
 
     def _drain(self) -> None:
         """Let the workers finish: everything that waits (`once`), or what is in hand."""
-        if not self.stopped_by():
-            names = {courier.sink_name: courier for courier in self._couriers}
-            while not self.stopped_by() and any(sink in names and names[sink].is_alive() for sink in self._state.waiting()):
-                self._bell.wait(1.0)
+        while not self._stopping() and self._somebody_delivers():
+            self._bell.wait(1.0)
+        if not self._stopping():
+            self._require_couriers()
+
+    def _somebody_delivers(self) -> bool:
+        waiting = self._state.waiting()
+        return any(courier.sink_name in waiting and not courier.gave_up for courier in self._couriers)
+
+    def _require_couriers(self) -> None:
         failed = [f"sink {courier.sink_name}: {courier.failure}" for courier in self._couriers if courier.gave_up]
-        if failed and not self.stopped_by():
+        if failed:
             raise LakewardError("; ".join(failed))
 
     def _end(self, error: str) -> RunResult:
@@ -104,13 +129,11 @@ class Run:
             courier.leave()
         for courier in self._couriers:
             courier.join(max(0.0, end - time.monotonic()))
-        status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self.stopped_by() else "done"
+        status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self._stopping() else "done"
         delivered = {courier.sink_name: courier.delivered for courier in self._couriers}
         counted = self._fates
         result = RunResult(status, datetime.now(UTC), counted.read, counted.dead, counted.filtered, delivered, error)
         self._plugins.notify("lakeward_run_finished", run=self.info, result=result)
-        if not any(courier.is_alive() for courier in self._couriers):
-            self._bell.close()
         return result
 
     # -- READ ----------------------------------------------------------------------------------------------------------
@@ -118,7 +141,8 @@ class Run:
     def _read_until_done(self) -> None:
         config = self._pipeline.config
         failures = 0
-        while not self.stopped_by():
+        while not self._stopping():
+            before = self._sequence
             try:
                 self._read_what_is_there()
                 failures = 0
@@ -126,63 +150,69 @@ class Run:
                     break
                 pause = config.batch.wait.total_seconds()
             except Retry as error:
-                failures += 1
+                failures = failures + 1 if self._sequence == before else 1
                 if self._once and failures >= PATIENCE:
                     raise
                 pause = pause_after(failures, error.after)
                 log.warning("source: %s; next attempt in %.1f s", redact(str(error)), pause)
             self._pause(pause)
-        if self._finish and not self.stopped_by():
+        if self._finish and not self._stopping():
             self._record_finish()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self.stopped_by() and (left := end - time.monotonic()) > 0:
+        while not self._stopping() and (left := end - time.monotonic()) > 0:
             self._bell.wait(left)
+            if not self._once:
+                self._require_couriers()
 
     def _read_what_is_there(self) -> None:
         batches = self._pipeline.source.read(self._position, self._pipeline.config.batch.rows)
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.position != self._position:
                 self._take(batch)
-            if self.stopped_by():
+            if self._stopping():
                 return
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Back pressure: the source is the buffer when the spool is full."""
-        cap = self._pipeline.config.spool.max_mb * 1e6
-        while not self.stopped_by():
-            if self._state.waiting_bytes() >= cap:
-                waiting = self._state.waiting()
-                ours = [courier for courier in self._couriers if courier.sink_name in waiting]
-                if not ours:
-                    others = ", ".join(sorted(waiting))
-                    raise Refused(f"the spool is full of parcels for {others}, not in this graph; run theirs, or raise spool.max_mb")
-                if all(courier.gave_up for courier in ours):
+        while not self._stopping():
+            if not self._once:
+                self._require_couriers()
+            if not self._spool_is_full():
+                batch = next(batches, None)
+                if batch is None:
                     return
+                yield batch
+            elif self._somebody_delivers() or not self._spool_is_full():  # looked at in this order, both are of one moment
                 self._bell.wait(1.0)
-                continue
-            batch = next(batches, None)
-            if batch is None:
-                return
-            yield batch
+            else:
+                self._require_couriers()
+                raise LakewardError(
+                    f"the spool is full, and nobody empties it: {', '.join(self._state.waiting())} is not part of this graph; "
+                    "put the sink back, or raise spool.max_mb"
+                )
+
+    def _spool_is_full(self) -> bool:
+        return self._state.waiting_bytes() >= self._pipeline.config.spool.max_mb * 1e6
 
     # -- TRANSFORM, SPOOL, RECORD --------------------------------------------------------------------------------------
 
     def _take(self, batch: Batch) -> None:
         try:
             outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
-        except Retry as error:  # its state may have changed already: reading the batch again would count rows twice
+            refused = batch.rejected.num_rows if batch.rejected is not None else 0
+            counted = fates(batch.rows, refused, outcome)
+            dead = letters("source", batch.rejected, batch.origin, batch.epoch) if batch.rejected is not None else []
+            self._epoch, self._position = batch.epoch, batch.position
+            self._record(outcome, counted, dead, batch.origin)
+        except Retry as error:  # states may have changed already: reading the batch again would count rows twice
             raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
-        refused = batch.rejected.num_rows if batch.rejected is not None else 0
-        counted = fates(batch.rows, refused, outcome)
-        dead = letters("source", batch.rejected, batch.origin, batch.epoch) if batch.rejected is not None else []
-        self._epoch, self._position = batch.epoch, batch.position
-        self._record(outcome, counted, dead, batch.origin)
 
     def _record_finish(self) -> None:
+        """Each outcome is recorded with all states, so a crash in between leaves the rest for the next `--finish`."""
         for outcome in self._pipeline.finish(END_OF_INPUT):
-            if outcome.shares or outcome.dead:
+            if outcome.shares or outcome.dead or outcome.filtered:
                 self._record(outcome, NO_ROWS, [], "")
 
     def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str) -> None:
@@ -193,8 +223,8 @@ class Run:
         totals: dict[tuple[str, str], int] = {}
         for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
             totals |= {(kind, name): rows for name, rows in counts.items()}
-        states = {self._state_name(step): step.transform.state() for step in self._stateful()}  # type: ignore[attr-defined]  # see _stateful
-        self._state.record(Recording(self._sequence, self._epoch, self._position or {}, states, shares, dead, totals))
+        states = {name: transform.state() for name, transform in self._stateful.items()}
+        self._state.record(Recording(self._sequence, self._epoch, self._position, states, shares, dead, totals))
         self._fates += counted
         self._plugins.notify(
             "lakeward_batch_recorded",
@@ -228,20 +258,28 @@ class Run:
     def _delivered(self, parcel: Parcel, receipt: Receipt) -> None:
         self._plugins.notify("lakeward_parcel_delivered", run=self.info, parcel=parcel, receipt=receipt)
 
-    def _stateful(self) -> list[Step]:
-        return [step for step in self._pipeline.steps if isinstance(step.transform, Stateful)]
+    def _stopping(self) -> bool:
+        return bool(self._bell.stopping)
 
     def _sink_name(self, name: str) -> str:
-        """Sinks of several graphs in one file may share a name; their tokens must not."""
-        return name if len(self._pipeline.config.graphs) == 1 else f"{self._pipeline.graph}.{name}"
-
-    def _state_name(self, step: Step) -> str:
-        return f"{self._pipeline.graph}.{step.name}"
+        """Sinks of several graphs in one file may share a name; their tokens must not. It stays when graphs are added."""
+        return name if self._pipeline.graph == UNNAMED else f"{self._pipeline.graph}.{name}"
 
 
-def dry_run(pipeline: Pipeline, position: Position | None) -> tuple[Outcome, Fates]:
-    """Read one batch and transform it; nothing is written or remembered."""
-    for batch in pipeline.source.read(position, pipeline.config.batch.rows):
-        outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
-        return outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
-    return Outcome(), NO_ROWS
+def stateful(pipeline: Pipeline) -> dict[str, Stateful]:
+    """The transforms that remember something, by the name under which the state has it."""
+    return {f"{pipeline.graph}.{step.name}": step.transform for step in pipeline.steps if isinstance(step.transform, Stateful)}
+
+
+def restore(pipeline: Pipeline, state: State) -> None:
+    """Let each transform go on from what it remembered at the checkpoint."""
+    for name, transform in stateful(pipeline).items():
+        remembered = state.transform_state(name)
+        try:
+            if remembered is not None:
+                transform.restore(remembered)
+        except Exception as error:
+            raise LakewardError(
+                f"transform {name} cannot go on from what it remembered: {error}; "
+                "undo what changed in its options, or start anew with another --state-dir (every row is then sent again)"
+            ) from error

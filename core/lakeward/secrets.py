@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from collections.abc import Iterator
 from typing import NoReturn
 from urllib.parse import quote, quote_plus
@@ -65,15 +64,3 @@ def redact(text: str) -> str:
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, "***")
     return text
-
-
-class RedactingFormatter(logging.Formatter):
-    """Wraps another formatter; cleans messages, arguments and exception texts, as they come out formatted."""
-
-    def __init__(self, inner: logging.Formatter) -> None:
-        super().__init__()
-        self._inner = inner
-
-    def format(self, record: logging.LogRecord) -> str:
-        """As the inner formatter says it, masked."""
-        return redact(self._inner.format(record))

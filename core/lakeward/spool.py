@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -57,12 +58,13 @@ class Spool:
         except FileNotFoundError:
             whole = False
         if not whole:
-            remedy = "restore it, or start anew with another --state-dir (every row is then sent again)"
+            remedy = "start anew with another --state-dir (every row is then sent again)"
             raise Refused(f"spooled file {parcel.path} is damaged or gone, so its {parcel.rows:,} rows cannot be delivered; {remedy}")
 
     def drop(self, name: str) -> None:
-        """Forget a file that nobody needs. After a crash in between, `clean` does it."""
-        (self.folder / name).unlink(missing_ok=True)
+        """Forget a file that nobody needs. When that fails, or after a crash in between, `clean` does it."""
+        with suppress(OSError):
+            (self.folder / name).unlink()
 
     def clean(self, needed: Iterable[str]) -> None:
         """Remove what a crash left: everything that was never recorded, or settled but not yet removed."""

@@ -6,59 +6,30 @@ time (a lock that dies with its holder). Every commit is synced before it return
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from attrs import frozen
 
 from lakeward.components import Parcel, Position, Receipt, Token
 from lakeward.durable import make_folder
-from lakeward.errors import LakewardError, StateInUse
+from lakeward.statefile import DAMAGED, UnusableState, connect, copy_between_runs, explained, prepare, take, version
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE checkpoint (
-  only INTEGER PRIMARY KEY CHECK (only = 1), position TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL
-);
-CREATE TABLE transform_state (node TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE parcels (
-  sink TEXT NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL,
-  bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence)
-) WITHOUT ROWID;
-CREATE INDEX parcels_by_file ON parcels (file);
-CREATE TABLE receipts (
-  sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL, location TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE dead_letters (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, origin TEXT NOT NULL,
-  epoch INTEGER NOT NULL, row_low INTEGER, row_high INTEGER, payload TEXT NOT NULL, first_seen TEXT NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open'
-);
-CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
-"""
 MAX_DETAIL = 500
-ANEW = "restore it from a backup, or start anew with another --state-dir (every row is then sent again)"
-
-
-class UnusableState(LakewardError):
-    """state.db cannot be used as it is; it is never recreated in silence, because that would send every row again."""
 
 
 @frozen
 class Checkpoint:
     """Where the last recorded batch ended."""
 
-    position: Position
+    position: Position | None
+    """None when something was recorded before the first batch."""
     epoch: int
     sequence: int
 
@@ -94,7 +65,7 @@ class Recording:
 
     sequence: int
     epoch: int
-    position: Position
+    position: Position | None
     states: Mapping[str, bytes]
     shares: Sequence[Share]
     dead: Sequence[DeadLetter]
@@ -109,6 +80,7 @@ class State:
         self.directory = directory
         self._connection = connection
         self._lock = threading.RLock()
+        self._file = directory / "state.db"
         self.life = self._about("life")
 
     # -- opening -------------------------------------------------------------------------------------------------------
@@ -119,21 +91,22 @@ class State:
         """The state in a directory, made if needed, for this process alone. Raises StateInUse or UnusableState."""
         try:
             make_folder(directory.absolute())
-            lock = (directory / "lock").open("a+")
+            lock = (directory / "lock").open("a+b", buffering=0)
         except OSError as error:
-            remedy = "choose another --state-dir, or give this user the right to write there"
-            raise UnusableState(f"{directory}: {error.strerror}; {remedy}") from error
+            raise UnusableState(
+                f"{directory}: {error.strerror}; choose another --state-dir, or give this user the right to write there"
+            ) from error
         file = directory / "state.db"
         with lock:
-            _take(lock, directory)
-            with _explained(file):
-                connection = _connect(file.absolute().as_uri())
+            take(lock, directory)
+            with explained(file):
+                connection = connect(file.absolute().as_uri())
             with closing(connection):
-                with _explained(file):
-                    version = _version(connection, file)
-                    if not version and (directory / "spool").exists():  # only runs make it, after they made the state
-                        raise UnusableState(f"{file}: is empty or gone, although runs were here; {ANEW}")
-                    _prepare(connection, version)
+                with explained(file):
+                    found = version(connection, file)
+                    if not found and (directory / "spool").exists():  # only runs make it, after they made the state
+                        raise UnusableState(f"{file}: is empty or gone, although runs were here; {DAMAGED}")
+                    prepare(connection, found)
                     state = cls(directory, connection)
                 yield state
 
@@ -142,11 +115,11 @@ class State:
     def look(cls, directory: Path) -> Iterator[State | None]:
         """The state for reading only, also while a run holds it; None when there is none yet. Raises UnusableState."""
         file = directory / "state.db"
-        with _explained(file):
-            connection = _copy_between_runs(file) or _connect(f"{file.absolute().as_uri()}?mode=ro")
+        with explained(file):
+            connection = copy_between_runs(file) or connect(f"{file.absolute().as_uri()}?mode=ro")
         with closing(connection):
-            with _explained(file):
-                state = cls(directory, connection) if _version(connection, file) else None
+            with explained(file):
+                state = cls(directory, connection) if version(connection, file) else None
             yield state
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -162,6 +135,10 @@ class State:
         for (state,) in self._rows("SELECT state FROM transform_state WHERE node = ?", node):
             return bytes(state)
         return None
+
+    def remembering(self) -> set[str]:
+        """Names under which transforms remembered something."""
+        return {node for (node,) in self._rows("SELECT node FROM transform_state")}
 
     def next_parcel(self, sink: str, pipeline: str, spool: Path) -> Parcel | None:
         """The oldest parcel that waits for a sink."""
@@ -199,8 +176,10 @@ class State:
     def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest dead letters."""
         names = ("id", "stage", "reason", "detail", "origin", "epoch", "row_low", "row_high", "payload", "first_seen", "status")
-        rows = self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return [
+            dict(zip(names, row, strict=True))
+            for row in self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)
+        ]
 
     def dead_letter_counts(self) -> dict[tuple[str, str], int]:
         """Open dead letters by stage and reason."""
@@ -210,11 +189,12 @@ class State:
     # -- changing ------------------------------------------------------------------------------------------------------
 
     def claim(self, pipeline: str) -> None:
-        """A state belongs to one pipeline for ever: another has other rows to read and other tokens. Raises UnusableState."""
+        """A state is of one pipeline for ever: another one would go on at a position in a source that is not its own."""
         with self._transaction() as execute:
             execute("INSERT OR IGNORE INTO about VALUES ('pipeline', ?)", (pipeline,))
-        if (owner := self._about("pipeline")) != pipeline:
-            raise UnusableState(f"{self.directory}: holds the state of pipeline {owner!r}; give {pipeline!r} another --state-dir")
+        owner = self._about("pipeline")
+        if owner != pipeline:
+            raise UnusableState(f"{self.directory}: is the state of pipeline {owner!r}; give {pipeline!r} another --state-dir")
 
     def record(self, recording: Recording) -> None:
         """RECORD: everything about a batch, or nothing."""
@@ -239,7 +219,7 @@ class State:
             execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)", values)
             return self._remove(execute, parcel, "delivered")
 
-    def refuse(self, parcel: Parcel, dead: Sequence[DeadLetter]) -> bool:
+    def refuse(self, parcel: Parcel, dead: Iterable[DeadLetter]) -> bool:
         """The sink will never take the parcel: its rows become dead letters. True as for `settle`."""
         with self._transaction() as execute:
             self._bury(execute, dead)
@@ -267,12 +247,12 @@ class State:
         return next(str(value) for (value,) in self._rows("SELECT value FROM about WHERE name = ?", name))
 
     def _rows(self, query: str, *values: object) -> list[Any]:
-        with self._lock:
+        with self._lock, explained(self._file):
             return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        with self._lock:
+        with self._lock, explained(self._file):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection.execute
@@ -285,67 +265,3 @@ class State:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _take(lock: IO[str], directory: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        holder = lock.read().strip()
-        raise StateInUse(directory, f" (process {holder})" if holder else "") from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-
-
-@contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    """Turn what keeps a state from being opened into words for a person."""
-    try:
-        yield
-    except OSError as error:
-        raise UnusableState(f"{file}: {error.strerror}; give this user the right to read it") from error
-    except sqlite3.DatabaseError as error:
-        barred = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
-        remedy = "give this user the right to read and write it and its folder" if barred else ANEW
-        raise UnusableState(f"{file}: {error}; {remedy}") from error
-
-
-def _connect(uri: str) -> sqlite3.Connection:
-    return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
-
-
-def _copy_between_runs(file: Path) -> sqlite3.Connection | None:
-    """All that state.db holds while no run does; None when one may.
-
-    Even a read-only connection makes files beside a database that nobody has open. Made by another user, such as an
-    operator who asks for the status, they would lock out the next run.
-    """
-    log = file.with_name(f"{file.name}-wal")
-    with ExitStack() as opened:
-        copy = opened.enter_context(closing(_connect(":memory:")))
-        if not log.exists() and file.exists():
-            with closing(_connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
-                source.backup(copy)
-        if log.exists():  # a run began meanwhile, and the copy may be torn
-            return None
-        opened.pop_all()
-        return copy
-
-
-def _version(connection: sqlite3.Connection, file: Path) -> int:
-    """The schema in a file; 0 when a crash came before there was one."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
-        raise UnusableState(f"{file}: made by a newer lakeward (state schema {version}, this one knows {SCHEMA_VERSION}); upgrade lakeward")
-    return version
-
-
-def _prepare(connection: sqlite3.Connection, version: int) -> None:
-    # small WAL: a full disk must be recoverable with little room
-    connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
-    if version == 0:
-        life = uuid.uuid4().hex[:8]
-        about = f"INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION}"
-        connection.executescript(f"PRAGMA journal_mode=WAL;BEGIN;{SCHEMA};{about};COMMIT;")

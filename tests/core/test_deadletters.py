@@ -72,11 +72,18 @@ def test_text_that_is_not_utf8_is_kept_as_bytes(tmp_path: Path) -> None:
     assert [(letter.row, json.loads(letter.payload)) for letter in refused] == expected
 
 
+def test_times_that_python_cannot_hold_are_kept_as_numbers() -> None:
+    assert payload(1, pa.timestamp("ns")) == 1
+    assert payload(2**62, pa.timestamp("us", "UTC")) == 2**62
+    assert payload(2**30, pa.date32()) == 2**30
+    assert payload(2**62, pa.duration("s")) == 2**62
+
+
 def test_every_row_of_a_refused_parcel_is_a_letter(tmp_path: Path) -> None:
     for name, table in (("key", pa.table({"_row": [5, 6], "a": [1, 2]})), ("nokey", pa.table({"a": [1, 2]}))):
         pq.write_table(table, tmp_path / name)
         parcel = Parcel(Token("pipe", "out", "cafe0123", 4, 12), tmp_path / name, 2, "sha")
-        found = refused_letters(parcel, "too large")
+        found = list(refused_letters(parcel, "too large"))
         assert [(letter.stage, letter.reason, letter.detail, letter.epoch) for letter in found] == [
             ("sink out", "sink_rejected", "too large", 4)
         ] * 2

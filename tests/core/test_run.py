@@ -264,18 +264,6 @@ def test_the_names_of_spooled_files_are_durable_before_they_are_recorded(
     assert (result.status, len(durable)) == ("done", 3)
 
 
-def test_a_spool_full_of_parcels_that_no_sink_here_takes_is_told_instead_of_reading_nothing(start: Any, tmp_path: Path) -> None:
-    blob = [{"id": 0, "temperature": 0.0, "blob": os.urandom(2_000_000).hex()}]
-    start([blob], {"other": Folder(tmp_path / "other", trouble=[Refused("no permission")])})
-    file = tmp_path / "p.yaml"
-    file.write_text(f"{file.read_text()}spool: {{max_mb: 1}}\n")
-    out = Folder(tmp_path / "out")
-    for once in (True, False):
-        result, *_ = start([blob + ROWS], {"out": out}, once=once)
-        assert (result.status, result.read) == ("failed", 0)
-        assert "the spool is full of parcels for other, not in this graph" in result.error
-
-
 @pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"PAR1")])
 def test_a_spooled_file_that_was_damaged_is_told_and_never_delivered(start: Any, tmp_path: Path, damage: Any) -> None:
     sink = Folder(tmp_path / "out", trouble=[Refused("no permission")])
@@ -378,7 +366,8 @@ def test_a_sink_that_needs_a_human_is_left_in_peace_for_a_minute(start: Any, tmp
     sink = Folder(tmp_path / "out", trouble=[Refused("no permission")])
 
     def stop() -> None:
-        while "no permission; next attempt" not in caplog.text:
+        spool = tmp_path / "state" / "spool"
+        while "no permission; next attempt" not in caplog.text or len(list(spool.glob("*.parquet"))) < 3:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -388,3 +377,142 @@ def test_a_sink_that_needs_a_human_is_left_in_peace_for_a_minute(start: Any, tmp
     waiter.join()
     assert "sink out: no permission; next attempt in 60.0 s" in caplog.text
     assert (result.status, waiting) == ("stopped", {"out": (3, 10)})
+
+
+def big(first: int, last: int) -> list[dict[str, Any]]:
+    """Rows of which four fill a spool of one megabyte."""
+    return [{"id": number, "temperature": float(number), "pad": os.urandom(400_000)} for number in range(first, last)]
+
+
+def test_a_full_spool_that_nobody_empties_fails_the_run_instead_of_ending_it_early(start: Any, tmp_path: Path) -> None:
+    config = tmp_path / "p.yaml"
+    config.write_text(config.read_text() + "spool: {max_mb: 1}\n")
+    old, new = Folder(tmp_path / "old", trouble=[Refused("no permission")]), Folder(tmp_path / "new")
+    sums = Folder(tmp_path / "sums", Encoding())
+    rows = [big(0, 12)]
+    result, *_ = start(rows, {"old": old})
+    assert (result.status, result.error, result.read) == ("failed", "sink old: no permission", 4)
+    steps = [Step("windows", [("source", "main")], Sum())]
+    result, *_ = start(rows, {"new": new, "sums": sums}, {"new": [("source", "main")], "sums": [("windows", "main")]}, steps, finish=True)
+    assert (result.status, result.read) == ("failed", 0)
+    assert "the spool is full, and nobody empties it: old is not part of this graph" in result.error
+    assert sums.ids() == [], "rows were still to come, so nothing was complete"
+    result, *_ = start(rows, {"old": old})
+    assert (result.status, old.ids()) == ("done", list(range(12)))
+
+
+def test_a_full_spool_that_is_being_emptied_is_waited_for(start: Any, tmp_path: Path) -> None:
+    config = tmp_path / "p.yaml"
+    config.write_text(config.read_text() + "spool: {max_mb: 1}\n")
+    sink = Folder(tmp_path / "out")
+    result, *_ = start([big(0, 40)], {"out": sink})
+    assert (result.status, sink.ids()) == ("done", list(range(40)))
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_worker_that_breaks_fails_the_run(start: Any, tmp_path: Path, once: bool) -> None:
+    class Quits(Folder):
+        def deliver(self, parcel: Parcel) -> Receipt:
+            raise KeyboardInterrupt
+
+    result, _, _, waiting = start([ROWS], {"out": Quits(tmp_path / "out")}, once=once)
+    assert (result.status, result.error) == ("failed", "sink out: the worker failed: KeyboardInterrupt: ")
+    assert waiting["out"][1] == result.read
+
+
+def test_a_transform_that_ends_the_process_fails_the_run(start: Any, tmp_path: Path) -> None:
+    class Quits(Sorter):
+        def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+            raise SystemExit(0)
+
+    result, totals, *_ = start([ROWS], {"out": Folder(tmp_path / "out")}, steps=[Step("quits", [("source", "main")], Quits())])
+    assert (result.status, result.error, totals) == ("failed", "SystemExit: 0", {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
+def test_runs_leave_no_file_open(start: Any, tmp_path: Path) -> None:
+    class Guard:
+        @hookimpl
+        def lakeward_run_started(self) -> None:
+            raise ValueError("not on Sundays")
+
+    def run_in_three_ways() -> int:
+        start([ROWS], {"out": Folder(tmp_path / "out")})
+        start([ROWS], {"out": Folder(tmp_path / "bad", trouble=[Refused("no")])}, state="other")
+        with pytest.raises(LakewardError, match="not on Sundays"):
+            start([ROWS], {"out": Folder(tmp_path / "out")}, plugins=[Guard()])
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    assert run_in_three_ways() == run_in_three_ways()
+
+
+def test_state_that_does_not_fit_any_more_is_one_line(start: Any, tmp_path: Path) -> None:
+    class Other(Sum):
+        def restore(self, state: bytes) -> None:
+            raise ValueError("made for windows of 10 s")
+
+    links = {"out": [("sums", "main")]}
+    start([ROWS], {"out": Folder(tmp_path / "out", Encoding())}, links, [Step("sums", [("source", "main")], Sum())])
+    result, *_ = start([ROWS], {"out": Folder(tmp_path / "out")}, links, [Step("sums", [("source", "main")], Other())])
+    assert (result.status, result.read) == ("failed", 0)
+    assert result.error.startswith("transform main.sums cannot go on from what it remembered: made for windows of 10 s; undo what changed")
+
+
+def test_a_transform_that_left_the_yaml_with_open_windows_is_told_of(start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    links = {"out": [("sums", "main")]}
+    start([ROWS[:3]], {"out": Folder(tmp_path / "out", Encoding())}, links, [Step("sums", [("source", "main")], Sum())])
+    start([ROWS], {"out": Folder(tmp_path / "out")})
+    assert "what transform main.sums remembered, such as open windows, is kept but not used" in caplog.text
+
+
+def test_a_transform_whose_state_asks_to_try_again_fails_the_run(start: Any, tmp_path: Path) -> None:
+    class Hesitant(Sum):
+        def state(self) -> bytes:
+            raise Retry("later")
+
+    steps = [Step("sums", [("source", "main")], Hesitant())]
+    result, totals, *_ = start([ROWS], {"out": Folder(tmp_path / "out")}, steps=steps)
+    assert (result.status, totals) == ("failed", {})
+    assert "a transform asked to try again" in result.error
+
+
+def test_what_finish_filters_is_counted_and_not_given_out_again(start: Any, tmp_path: Path) -> None:
+    class Once(Sum):
+        def finish(self, watermark: object) -> pa.RecordBatch:
+            found = super().finish(watermark)
+            self.seen, done = 0, not self.seen
+            return found.slice(1) if done else found
+
+    for _ in range(2):
+        steps = [Step("sums", [("source", "main")], Once())]
+        _, totals, *_ = start([ROWS[:3]], {"out": Folder(tmp_path / "out")}, steps=steps, finish=True)
+    assert totals["filtered"] == {"sums.main: nothing takes it": 1}
+
+
+def test_progress_of_a_source_that_stumbles_often_resets_its_patience(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    script = [item for row in ROWS for item in ([row], Fail(Retry("locked", after=0.001)))]
+    result, *_ = start(script, {"out": sink})
+    assert (result.status, sink.ids()) == ("done", list(range(10)))
+
+
+def test_the_end_waits_no_longer_than_the_grace(start: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lakeward.run.GRACE", 0.2)
+    release = threading.Event()
+
+    class Hangs(Folder):
+        def deliver(self, parcel: Parcel) -> Receipt:
+            release.wait(5)
+            raise Refused("released")
+
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    began = time.monotonic()
+    result, _, _, waiting = start([ROWS], {"out": Hangs(tmp_path / "out")}, once=False)
+    timer.join()
+    assert (result.status, waiting) == ("stopped", {"out": (3, 10)})
+    assert time.monotonic() - began < 3
+    release.set()
+    for thread in threading.enumerate():
+        if thread.name == "courier-out":
+            thread.join(5)

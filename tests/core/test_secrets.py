@@ -18,9 +18,9 @@ from attrs import define
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakeward.cli.logs import _JsonLines
+from lakeward.cli.logs import RedactingFormatter, _JsonLines
 from lakeward.options import option
-from lakeward.secrets import RedactingFormatter, Secret, redact
+from lakeward.secrets import Secret, redact
 
 VALUE = 'p@ss/w0rd+with "quotes" \\ and ümläut\n2nd line'
 

@@ -11,7 +11,8 @@ import pytest
 from attrs import evolve
 
 from lakeward.components import Parcel, Receipt
-from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State, UnusableState
+from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State
+from lakeward.statefile import UnusableState
 
 SPOOL = Path("/spool")
 LETTER = DeadLetter("source", "utf8", "bad bytes", "a.db", 0, 7, '{"a": 1}')
@@ -169,7 +170,7 @@ def test_looking_works_while_held_and_never_writes(tmp_path: Path) -> None:
             assert (seen.life, seen.checkpoint(), seen.waiting()) == (state.life, state.checkpoint(), {"a": (1, 10)})
             state.record(batch(2, "a"))
             assert seen.waiting() == {"a": (2, 20)}
-            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            with pytest.raises(UnusableState, match=r"readonly.*right to read and write"):
                 seen.record(batch(3, "a"))
 
 
@@ -197,9 +198,9 @@ def _torn(file: Path) -> None:
 
 SPOILT = {
     "newer": (_newer, "made by a newer lakeward .state schema 2, this one knows 1.; upgrade lakeward"),
-    "garbage": (lambda file: file.write_bytes(b"garbage" * 1000), "file is not a database; restore it from a backup"),
-    "torn": (_torn, "malformed.*; restore it from a backup"),
-    "another program's": (_foreign, "no such table: about; restore it from a backup"),
+    "garbage": (lambda file: file.write_bytes(b"garbage" * 1000), "file is not a database; start anew with another --state-dir"),
+    "torn": (_torn, "malformed.*; start anew with another --state-dir"),
+    "another program's": (_foreign, "no such table: about; start anew with another --state-dir"),
 }
 
 
@@ -221,7 +222,7 @@ def test_a_state_belongs_to_the_first_pipeline_that_ran_with_it(tmp_path: Path) 
         state.claim("a")
     with State.hold(tmp_path) as state:
         state.claim("a")
-        with pytest.raises(UnusableState, match="holds the state of pipeline 'a'; give 'b' another --state-dir"):
+        with pytest.raises(UnusableState, match="is the state of pipeline 'a'; give 'b' another --state-dir"):
             state.claim("b")
 
 
@@ -231,7 +232,10 @@ def test_a_state_that_got_lost_under_its_runs_is_not_begun_anew_in_silence(tmp_p
         (tmp_path / "spool").mkdir()  # as a run does
     spoil(tmp_path / "state.db")
     for _ in range(2):
-        with pytest.raises(UnusableState, match="empty or gone, although runs were here; restore it from a backup"), State.hold(tmp_path):
+        with (
+            pytest.raises(UnusableState, match="empty or gone, although runs were here; start anew"),
+            State.hold(tmp_path),
+        ):
             pass
 
 
@@ -290,3 +294,12 @@ def test_every_commit_is_synced(tmp_path: Path) -> None:
         ask = state._connection.execute  # synchronous is a property of the connection that writes
         assert ask("PRAGMA synchronous").fetchone() == (2,)
         assert ask("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_state_is_of_one_pipeline_for_ever(tmp_path: Path) -> None:
+    with State.hold(tmp_path) as state:
+        state.claim("one")
+    with State.hold(tmp_path) as state:
+        state.claim("one")
+        with pytest.raises(UnusableState, match="is the state of pipeline 'one'; give 'two' another --state-dir"):
+            state.claim("two")

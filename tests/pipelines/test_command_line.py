@@ -126,10 +126,36 @@ def test_a_signal_ends_within_eight_seconds_with_its_code_and_loses_nothing(
     assert (result["rows"]["read"], result["sinks"]["raw"]["delivered"]) == (1000, 1000)
 
 
-def test_a_pipeline_never_goes_on_from_the_checkpoint_of_another(lakeward: Lakeward, folder: Path) -> None:
+def test_control_c_ends_with_130_and_loses_nothing(lakeward: Lakeward, folder: Path) -> None:
+    running = start(folder)
+    time.sleep(1.5)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=9)
+    assert (running.returncode, "Traceback" in errors) == (130, False)
+    lakeward("run", "demo.yaml", "--once")
+    assert json.loads(lakeward("status", "demo.yaml", "--json").stdout)["sinks"]["raw"]["delivered"] == 1000
+
+
+def test_a_mistake_that_only_a_dry_run_sees_is_one_of_the_file(lakeward: Lakeward, folder: Path) -> None:
+    (folder / "lake").mkdir()
+    (folder / "lake" / "raw").touch()
+    wrong = lakeward("run", "demo.yaml", "--dry-run", code=2).stderr
+    assert wrong.startswith("demo.yaml:7:")
+    assert "sinks.raw.path: " in wrong
+
+
+def test_the_state_of_another_pipeline_is_not_gone_on_with(lakeward: Lakeward, folder: Path) -> None:
     lakeward("run", "demo.yaml", "--once", "--state-dir", "state")
-    ran = lakeward("run", "demo.yaml", "--once", "--state-dir", "state", "--set", "name=other", code=1)
-    assert "holds the state of pipeline 'demo'; give 'other' another --state-dir" in ran.stderr
+    refusal = lakeward("run", "demo.yaml", "--once", "--state-dir", "state", "--set", "name=other", code=1).stderr
+    assert refusal == "lakeward: state: is the state of pipeline 'demo'; give 'other' another --state-dir\n"
+
+
+def test_a_spool_that_cannot_be_written_is_one_line_and_1(lakeward: Lakeward, folder: Path) -> None:
+    lakeward("run", "demo.yaml", "--once")
+    spool = folder / ".lakeward" / "demo" / "spool"
+    spool.rmdir()
+    spool.touch()
+    assert lakeward("run", "demo.yaml", "--once", code=1).stderr == f"lakeward: {spool}: is not a folder\n"
 
 
 def test_dry_run_tells_and_leaves_nothing(lakeward: Lakeward, folder: Path) -> None:
@@ -141,6 +167,8 @@ def test_dry_run_tells_and_leaves_nothing(lakeward: Lakeward, folder: Path) -> N
 
 def test_explain_shows_the_graph_the_query_and_the_columns(lakeward: Lakeward) -> None:
     words = lakeward("explain", "demo.yaml").stdout
+    assert words.count("temperature double") == 1, "a port shows what is new on it, not what came in"
+    assert "    checked.valid, checked.anomalies: adds qc_row int8, " in words
     assert "checked (physics_validation) takes source.main" in words
     assert "SELECT" in words
     found = json.loads(lakeward("explain", "demo.yaml", "--json").stdout)

@@ -25,7 +25,8 @@ Examples:
 
 \b
 Exit codes: 0 done, 1 the run failed, 2 the configuration or command line is wrong,
-3 another instance holds the state, 143 after SIGTERM, 130 after Ctrl-C."""
+3 another instance holds the state, 130 after Ctrl-C,
+143 after SIGTERM, 70 a bug of ours."""
 
 
 class CommandGroup(click.Group):
@@ -84,6 +85,8 @@ def _clean_exit() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left; nothing to complain about
         sys.exit(1)
+    except OSError as error:  # a full disk, a folder without permission
+        _fail(1, f"lakeward: {error.filename or 'the system'}: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001  # a bug of ours: one line for the person, the rest for us
         with tempfile.NamedTemporaryFile("w", prefix="lakeward-bug-", suffix=".log", delete=False) as log:
             log.write(redact(traceback.format_exc()))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 
 import click
 
+from lakeward.cli.answer import answer
 from lakeward.cli.logs import start_logging
 from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
 from lakeward.errors import ConfigError
@@ -46,6 +46,6 @@ def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json:
             {"file": one.place.file, "line": one.place.line, "column": one.place.column, "path": one.path, "message": one.message}
             for one in error.problems
         ]
-        click.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
+        answer({"ok": False, "problems": problems}, as_json, str)
         raise click.exceptions.Exit(2) from None
-    click.echo(json.dumps({"ok": True, "problems": []}) if as_json else f"{file}: no mistakes found")
+    answer({"ok": True, "problems": []}, as_json, lambda: f"{file}: no mistakes found")

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakeward.cli.answer import answer
 from lakeward.cli.logs import start_logging
 from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
 
+if TYPE_CHECKING:  # `lakeward explain --help` must not pay for pyarrow
+    from lakeward.pipeline import Pipeline
+
 EPILOG = """\b
 Examples:
-  lakeward explain pipeline.yaml             the graph, the query, the columns on each port
+  lakeward explain pipeline.yaml             the graph, the query, the columns, and what each transform changes
   lakeward explain pipeline.yaml --json"""
 
 
@@ -35,10 +38,10 @@ def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json:
         found = _explanation(pipeline)
     finally:
         pipeline.close()
-    click.echo(json.dumps(found, indent=2) if as_json else _in_words(found))
+    answer(found, as_json, lambda: _in_words(found))
 
 
-def _explanation(pipeline: Any) -> dict[str, Any]:
+def _explanation(pipeline: Pipeline) -> dict[str, Any]:
     from lakeward.components import Explaining
 
     config = pipeline.config
@@ -72,16 +75,35 @@ def _explanation(pipeline: Any) -> dict[str, Any]:
 
 
 def _in_words(found: dict[str, Any]) -> str:
-    def columns(schema: dict[str, str]) -> str:
-        return ", ".join(f"{name} {kind}" for name, kind in schema.items())
-
     source = found["source"]
+    known = {"source.main": source["columns"]}
     lines = [f"pipeline {found['pipeline']}", "", f"source ({source['use']})"]
     lines += [f"    {line}" for line in source["reads"].splitlines()]
-    lines += [f"    columns: {columns(source['columns'])}"]
+    lines += [f"    columns: {_columns(source['columns'])}"]
     for name, step in found["transforms"].items():
         lines += ["", f"{name} ({step['use']}) takes {', '.join(step['from'])}"]
-        lines += [f"    {name}.{port}: {columns(schema)}" for port, schema in step["ports"].items()]
+        ports = {f"{name}.{port}": schema for port, schema in step["ports"].items()}
+        changes = {port: _change(known[step["from"][0]], schema) for port, schema in ports.items()}
+        for change in dict.fromkeys(changes.values()):
+            lines.append(f"    {', '.join(port for port in ports if changes[port] == change)}: {change}")
+        known |= ports
     lines.append("")
     lines += [f"{name} ({sink['use']}) takes {', '.join(sink['from'])}" for name, sink in found["sinks"].items()]
     return "\n".join(lines)
+
+
+def _columns(schema: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in schema.items())
+
+
+def _change(before: dict[str, str], after: dict[str, str]) -> str:
+    """What a transform does to the columns; all of them when it keeps few, as those are other rows."""
+    kept = [name for name in after if name in before]
+    if 2 * len(kept) < len(before):
+        return _columns(after)
+    changes = {
+        "adds": _columns({name: kind for name, kind in after.items() if name not in before}),
+        "drops": ", ".join(name for name in before if name not in after),
+        "retypes": ", ".join(f"{name} {before[name]} to {after[name]}" for name in kept if before[name] != after[name]),
+    }
+    return "; ".join(f"{verb} {columns}" for verb, columns in changes.items() if columns) or "the same columns"

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from lakeward.secrets import RedactingFormatter
+from lakeward.secrets import redact
 
 
 def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,3 +46,15 @@ class _JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str, ensure_ascii=False)
+
+
+class RedactingFormatter(logging.Formatter):
+    """Wraps another formatter; cleans messages, arguments and exception texts, as they come out formatted."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As the inner formatter says it, masked."""
+        return redact(self._inner.format(record))

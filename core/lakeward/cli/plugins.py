@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from lakeward.cli.answer import answer
 from lakeward.cli.places import json_option
 from lakeward.cli.table import table
 from lakeward.errors import LakewardError
+
+if TYPE_CHECKING:
+    from lakeward.components import Component
+    from lakeward.plugins import Plugin, Plugins
 
 
 @click.group(short_help="List plugins and their options.")
@@ -33,10 +37,8 @@ def list_(as_json: bool) -> None:
         for plugin in plugins.found
         if plugin.status != "ready"
     ]
-    if as_json:
-        click.echo(json.dumps(lines, indent=2))
-    else:
-        click.echo(table(("name", "kind", "plugin", "distribution", "summary"), [tuple(line.values()) for line in lines]))
+    headers = ("name", "kind", "plugin", "distribution", "summary")
+    answer(lines, as_json, lambda: table(headers, [tuple(line.values()) for line in lines]))
 
 
 @command.command(epilog="\b\nExamples:\n  lakeward plugins show sqlite\n  lakeward plugins show sink/parquet")
@@ -53,10 +55,10 @@ def show(name: str, as_json: bool) -> None:
         known = sorted({component.name for _, component in plugins.components()})
         raise LakewardError(f"no component named {name!r}; there are {', '.join(known)}")
     found = [_described(plugins, plugin, component) for plugin, component in matches]
-    click.echo(json.dumps(found, indent=2) if as_json else "\n\n".join(map(_in_words, found)))
+    answer(found, as_json, lambda: "\n\n".join(map(_in_words, found)))
 
 
-def _described(plugins: Any, plugin: Any, component: Any) -> dict[str, Any]:
+def _described(plugins: Plugins, plugin: Plugin, component: Component) -> dict[str, Any]:
     import attrs
 
     from lakeward.cli.described import describe, parts

@@ -38,7 +38,7 @@ def report(state: State) -> dict[str, Any]:
     }
 
 
-def print_report(found: dict[str, Any]) -> str:
+def in_words(found: dict[str, Any]) -> str:
     """The same for people."""
     rows = found["rows"]
     sign = "=" if found["reconciled"] else "≠"

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
+from lakeward.cli.answer import answer
 from lakeward.cli.logs import log_options, start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_option
+
+if TYPE_CHECKING:  # `lakeward run --help` must not pay for pyarrow
+    from lakeward.components import Position
+    from lakeward.pipeline import Outcome, Pipeline
+    from lakeward.plugins import Plugins
+    from lakeward.reconcile import Fates
 
 EPILOG = """\b
 Examples:
@@ -48,7 +55,7 @@ def command(
     try:
         where = config_state_dir(config, state_dir)
         if dry_run:
-            click.echo(_rehearse(pipeline, where, as_json))
+            _rehearse(pipeline, where, as_json)
             return
         if sys.stderr.isatty() and log_format == "text":
             from lakeward.cli.progress import Progress
@@ -60,8 +67,8 @@ def command(
     sys.exit(code)
 
 
-def _run(pipeline: Any, plugins: Any, where: Path, once: bool, finish: bool, as_json: bool) -> int:
-    from lakeward.cli.report import print_report, report
+def _run(pipeline: Pipeline, plugins: Plugins, where: Path, once: bool, finish: bool, as_json: bool) -> int:
+    from lakeward.cli.report import in_words, report
     from lakeward.run import Run
     from lakeward.state import State
 
@@ -69,40 +76,51 @@ def _run(pipeline: Any, plugins: Any, where: Path, once: bool, finish: bool, as_
         run = Run(pipeline, plugins, state, once=once, finish=finish)
         result = run.execute()
         found = report(state)
-    seconds = (result.finished - run.info.started).total_seconds()
-    if as_json:
+        seconds = (result.finished - run.info.started).total_seconds()
         this_run = {
             "id": run.info.id, "status": result.status, "seconds": round(seconds, 3), "error": result.error,
             "read": result.read, "filtered": result.filtered, "dead": result.dead, "delivered": dict(result.delivered),
         }  # fmt: skip
-        click.echo(json.dumps({"pipeline": run.info.pipeline, "run": this_run, **found}, indent=2))
-    else:
-        click.echo(f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:")
-        click.echo(print_report(found))
-    if result.error:
-        click.echo(f"lakeward: {result.error}", err=True)
-    return {"done": 0, "failed": 1, "stopped": 128 + run.stopped_by()}[result.status]
+        headline = f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:"
+        answer({"pipeline": run.info.pipeline, "run": this_run, **found}, as_json, lambda: f"{headline}\n{in_words(found)}")
+        if result.error:
+            click.echo(f"lakeward: {result.error}", err=True)
+        code = {"done": 0, "failed": 1, "stopped": 128 + run.stopped_by}[result.status]
+        if run.abandoned:
+            sys.stdout.flush()
+            os._exit(code)  # still holding the state: the next run may begin when nothing of this one goes on
+    return code
 
 
-def _rehearse(pipeline: Any, where: Path, as_json: bool) -> str:
+def _rehearse(pipeline: Pipeline, where: Path, as_json: bool) -> None:
     from lakeward.cli.probing import probe
-    from lakeward.run import dry_run
+    from lakeward.run import restore
     from lakeward.state import State
 
     would = probe(pipeline)
+    position = None
     with State.look(where) as state:
-        checkpoint = state.checkpoint() if state else None
-        for step in pipeline.steps:
-            remembered = state.transform_state(f"{pipeline.graph}.{step.name}") if state else None
-            if remembered is not None:
-                step.transform.restore(remembered)
-    outcome, fates = dry_run(pipeline, checkpoint.position if checkpoint else None)
+        if state:
+            restore(pipeline, state)
+            checkpoint = state.checkpoint()
+            position = checkpoint.position if checkpoint else None
+    outcome, fates = _first_batch(pipeline, position)
     sinks = {}
     for name in pipeline.sinks:
         share = outcome.shares.get(name)
         sinks[name] = {"rows": share.num_rows if share is not None else 0, "would": would.get(name, "")}
     found = {"read": fates.read, "delivered": fates.delivered, "filtered": dict(outcome.filtered), "dead": fates.dead, "sinks": sinks}
-    if as_json:
-        return json.dumps(found, indent=2)
     identity = f"{fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"
-    return "\n".join([f"dry run: {identity}"] + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()])
+    lines = [f"dry run: {identity}"] + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()]
+    answer(found, as_json, lambda: "\n".join(lines))
+
+
+def _first_batch(pipeline: Pipeline, position: Position | None) -> tuple[Outcome, Fates]:
+    """Read one batch and transform it; nothing is written or remembered."""
+    from lakeward.pipeline import Outcome
+    from lakeward.reconcile import NO_ROWS, fates
+
+    for batch in pipeline.source.read(position, pipeline.config.batch.rows):
+        outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
+        return outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
+    return Outcome(), NO_ROWS

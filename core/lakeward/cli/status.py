@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from lakeward.cli.answer import answer
 from lakeward.cli.places import found_states, json_option, state_dir_of, state_dir_option
 
 EPILOG = """\b
@@ -22,7 +22,7 @@ Examples:
 @json_option
 def command(file: Path | None, state_dir: Path | None, as_json: bool) -> None:
     """Show what the pipeline in FILE has done so far; also while it runs."""
-    from lakeward.cli.report import print_report, report
+    from lakeward.cli.report import in_words, report
     from lakeward.state import State
 
     directories = [state_dir] if state_dir else [state_dir_of(file, None)] if file else found_states(Path())
@@ -30,8 +30,8 @@ def command(file: Path | None, state_dir: Path | None, as_json: bool) -> None:
     for directory in directories:
         with State.look(directory) as state:
             reports.append({"state_dir": str(directory), "batches": 0} if state is None else report(state))
-    if as_json:
-        click.echo(json.dumps(reports if len(reports) > 1 else reports[0], indent=2))
-        return
-    for found in reports:
-        click.echo(f"{found['state_dir']}: " + (print_report(found) if "rows" in found else "has not run yet"))
+    answer(
+        reports if len(reports) > 1 else reports[0],
+        as_json,
+        lambda: "\n".join(f"{found['state_dir']}: {in_words(found) if 'rows' in found else 'has not run yet'}" for found in reports),
+    )

@@ -1,0 +1,120 @@
+"""state.db as a file: taken by one process, opened, made, and why that cannot be done."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from lakeward.errors import LakewardError, StateInUse
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE checkpoint (
+  only INTEGER PRIMARY KEY CHECK (only = 1), position TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL
+);
+CREATE TABLE transform_state (node TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE parcels (
+  sink TEXT NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL,
+  bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence)
+) WITHOUT ROWID;
+CREATE INDEX parcels_by_file ON parcels (file);
+CREATE TABLE receipts (
+  sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL, location TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE dead_letters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, origin TEXT NOT NULL,
+  epoch INTEGER NOT NULL, row_low INTEGER, row_high INTEGER, payload TEXT NOT NULL, first_seen TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open'
+);
+CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+"""
+NO_ACCESS = "give this user the right to read and write there"
+ADVICE = {
+    sqlite3.SQLITE_FULL: "make room on the disk and run again",
+    sqlite3.SQLITE_IOERR: "look at the disk, then run again",
+    sqlite3.SQLITE_BUSY: "another program has it open; close that",
+    sqlite3.SQLITE_READONLY: NO_ACCESS,
+    sqlite3.SQLITE_CANTOPEN: NO_ACCESS,
+}
+# an old copy would use tokens again that sinks know already, and they would take the new rows for delivered
+DAMAGED = "start anew with another --state-dir (every row is then sent again); an older copy of it would lose rows"
+
+
+class UnusableState(LakewardError):
+    """state.db cannot be used as it is; it is never recreated in silence, because that would send every row again."""
+
+
+def take(lock: IO[bytes], directory: Path) -> None:
+    """Lock the directory for this process, and say so in it. Raises StateInUse or UnusableState."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().decode(errors="replace").strip()
+        raise StateInUse(directory, f" (process {holder})" if holder else "") from None
+    except OSError as error:  # some network file systems have no locks
+        raise UnusableState(f"{directory}: cannot be locked: {error.strerror}; choose a --state-dir on a local disk") from error
+    with suppress(OSError):  # who holds it is good to know, but a full disk need not stop us here
+        lock.truncate(0)
+        lock.write(str(os.getpid()).encode())
+
+
+@contextmanager
+def explained(file: Path) -> Iterator[None]:
+    """Turn what keeps a state from being used into words for a person; what only a bug of ours can cause stays as it is."""
+    try:
+        yield
+    except PermissionError as error:
+        raise UnusableState(f"{file}: {error.strerror}; {NO_ACCESS}") from error
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raise
+    except sqlite3.DatabaseError as error:
+        raise UnusableState(f"{file}: {error}; {ADVICE.get(error.sqlite_errorcode & 0xFF, DAMAGED)}") from error
+
+
+def connect(uri: str) -> sqlite3.Connection:
+    """A connection for all threads, where we say ourselves when transactions begin."""
+    return sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None, check_same_thread=False)
+
+
+def copy_between_runs(file: Path) -> sqlite3.Connection | None:
+    """All that state.db holds while no run does; None when one may.
+
+    Even a read-only connection makes files beside a database that nobody has open. Made by another user, such as an
+    operator who asks for the status, they would lock out the next run.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    with ExitStack() as opened:
+        copy = opened.enter_context(closing(connect(":memory:")))
+        if not log.exists() and file.exists():
+            with closing(connect(f"{file.absolute().as_uri()}?immutable=1")) as source:
+                source.backup(copy)
+        if log.exists():  # a run began meanwhile, and the copy may be torn
+            return None
+        opened.pop_all()
+        return copy
+
+
+def version(connection: sqlite3.Connection, file: Path) -> int:
+    """The schema in a file; 0 when a crash came before there was one."""
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > SCHEMA_VERSION:
+        raise UnusableState(f"{file}: made by a newer lakeward (state schema {found}, this one knows {SCHEMA_VERSION}); upgrade lakeward")
+    return found
+
+
+def prepare(connection: sqlite3.Connection, found: int) -> None:
+    """Make every commit durable, and the tables if there are none."""
+    # small WAL: a full disk must be recoverable with little room
+    connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
+    if found == 0:
+        life = uuid.uuid4().hex[:8]
+        about = f"INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION}"
+        connection.executescript(f"PRAGMA journal_mode=WAL;BEGIN;{SCHEMA};{about};COMMIT;")

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from lakeward.state import State
+from lakeward.statefile import UnusableState, explained, take
+
+FULL = Path("/dev/full")
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with (
+        pytest.raises(UnusableState, match="cannot be locked: No locks available; choose a"),
+        State.hold(tmp_path),
+    ):
+        pass
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_full_disk_does_not_keep_a_lock_from_being_taken(tmp_path: Path) -> None:
+    with FULL.open("a+b", buffering=0) as lock:
+        take(lock, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (sqlite3.SQLITE_FULL, "make room"),
+        (sqlite3.SQLITE_IOERR_WRITE, "look at the disk"),
+        (sqlite3.SQLITE_BUSY, "another program has it open"),
+        (sqlite3.SQLITE_CANTOPEN, "right to read and write"),
+        (sqlite3.SQLITE_CORRUPT, "start anew with another --state-dir"),
+    ],
+)
+def test_each_trouble_says_what_to_do(code: int, advice: str) -> None:
+    trouble = sqlite3.OperationalError("trouble")
+    trouble.sqlite_errorcode = code
+    with pytest.raises(UnusableState, match=f"^state.db: trouble; .*{advice}"), explained(Path("state.db")):
+        raise trouble
+
+
+def test_a_bug_of_ours_is_not_explained_away() -> None:
+    with pytest.raises(sqlite3.IntegrityError), explained(Path("state.db")):
+        raise sqlite3.IntegrityError("UNIQUE constraint failed")
