@@ -19,4 +19,4 @@ test: .venv-tox/ready
 	touch $@
 
 clean:
-	rm -rf .venv-demo .venv-tox .tox dist demo
+	rm -rf .venv .venv-demo .venv-tox .tox dist demo

@@ -56,7 +56,8 @@ def main() -> None:
     last = subprocess.run(rest, env=environment, capture_output=True, text=True, check=False)
     if last.returncode:
         sys.exit(f"the run failed:\n{last.stderr}\n(see {DEMO / 'run.log'})")
-    show(json.loads(last.stdout))
+    explained = subprocess.run([*LAKEWARD, "explain", PIPELINE[0], "--json"], env=environment, capture_output=True, text=True, check=True)
+    show(json.loads(last.stdout), {name: ", ".join(sink["from"]) for name, sink in json.loads(explained.stdout)["sinks"].items()})
 
 
 def wait_for_rows(sensor: subprocess.Popen[bytes]) -> None:
@@ -81,14 +82,15 @@ def watch(sensor: subprocess.Popen[bytes], run: subprocess.Popen[bytes]) -> None
     print()
 
 
-def show(report: dict[str, Any]) -> None:
-    """The table that a person understands."""
+def show(report: dict[str, Any], ports: dict[str, str]) -> None:
+    """The table that a person understands; `ports` says whose rows each sink takes."""
     with sqlite3.connect(SENSOR) as database:
         written = database.execute("SELECT count(*) FROM sensor_readings").fetchone()[0]
     database.close()
     files = {name: len(list((LAKE / folder).glob("*.parquet"))) for name, folder in folders(report).items()}  # not Delta's checkpoints
-    sinks = [(name, sink["delivered"], sink["waiting"], sink["refused"], files[name]) for name, sink in report["sinks"].items()]
-    print(table(("sink", "rows", "waiting", "refused", "files written"), sinks), "\n")
+    columns = ("delivered", "waiting", "refused")
+    sinks = [(ports[name], name, *(sink[column] for column in columns), files[name]) for name, sink in report["sinks"].items()]
+    print(table(("rows of port", "to sink", *columns, "files written"), sinks), "\n")
 
     query = "SELECT reason.rule_id, count(*) FROM (SELECT unnest(qc_reasons) AS reason FROM anomalies) GROUP BY ALL ORDER BY 2 DESC"
     with duckdb.connect() as connection:
