@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -88,14 +86,9 @@ def _clean_exit() -> Iterator[None]:
     except OSError as error:  # a full disk, a folder without permission
         _fail(1, f"lakeward: {error.filename or 'the system'}: {error.strerror or error}")
     except Exception as error:  # noqa: BLE001  # a bug of ours: one line for the person, the rest for us
-        with tempfile.NamedTemporaryFile("w", prefix="lakeward-bug-", suffix=".log", delete=False) as log:
-            log.write(redact(traceback.format_exc()))
-        from lakeward.cli.blame import authors_place
+        from lakeward.cli.blame import bug_report  # what it needs would only slow down the start
 
-        place, what = authors_place(error), f"{type(error).__name__}: {error}"
-        if place:
-            _fail(70, f"lakeward: this is a bug of {place}: {what}", f"Please report it to the authors of that plugin, with {log.name}")
-        _fail(70, f"lakeward: this is a bug: {what}", f"Please report it with {log.name}")
+        _fail(70, *bug_report(error))
 
 
 def _fail(code: int, *lines: str) -> None:

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 import traceback
 from importlib.metadata import Distribution, entry_points
 from pathlib import Path
+
+from lakeward.secrets import redact
+
+
+def bug_report(error: BaseException) -> tuple[str, str]:
+    """Keep the traceback in a file; what happened, and whom to send the file."""
+    with tempfile.NamedTemporaryFile("w", prefix="lakeward-bug-", suffix=".log", delete=False) as log:
+        log.write(redact("".join(traceback.format_exception(error))))
+    place, what = authors_place(error), f"{type(error).__name__}: {error}"
+    if place:
+        return f"lakeward: this is a bug of {place}: {what}", f"Please report it to the authors of that plugin, with {log.name}"
+    return f"lakeward: this is a bug: {what}", f"Please report it with {log.name}"
 
 
 def authors_place(error: BaseException) -> str:

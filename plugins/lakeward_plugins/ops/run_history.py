@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +34,7 @@ log = logging.getLogger("lakeward.history")
 @hookimpl(trylast=True)
 def lakeward_run_started(run: RunInfo) -> None:
     """Write the first line; last of all plugins, because a run that one of them refuses never ends."""
-    process = {"pid": os.getpid(), "born": _born(os.getpid()), "host": platform.node()}
+    process = {"pid": os.getpid(), "born": _born(os.getpid()), "host": os.uname().nodename}
     try:
         _halve_when_large(run.state_dir / FILE)
         _append(run.state_dir / FILE, {"run": run.id, "started": run.started.isoformat(), **process})
@@ -132,7 +131,7 @@ def _in_words(run: dict[str, Any], *, may_go_on: bool) -> dict[str, Any]:
 
 
 def _without_end(run: dict[str, Any]) -> str:
-    if run.get("host") != platform.node():
+    if run.get("host") != os.uname().nodename:
         return "unknown"
     born = _born(run["pid"])
     return "running" if born is not None and born == run.get("born") else "killed"
