@@ -73,7 +73,7 @@ class Pipeline:
 
     def push(self, rows: pa.RecordBatch) -> Outcome:
         """Send the rows of one batch through all transforms."""
-        return self._flow({SOURCE: [rows]}, self.steps)
+        return self._flow({SOURCE: rows}, self.steps)
 
     def finish(self, watermark: Any) -> Iterator[Outcome]:
         """Let each stateful transform, in order, give out what is complete at the watermark."""
@@ -81,9 +81,9 @@ class Pipeline:
             if isinstance(step.transform, Stateful):
                 outcome = Outcome()
                 ports = self._ports(step, step.transform.finish(watermark), outcome)
-                yield self._flow({(step.name, port): [rows] for port, rows in ports.items()}, self.steps[index + 1 :], outcome)
+                yield self._flow({(step.name, port): rows for port, rows in ports.items()}, self.steps[index + 1 :], outcome)
 
-    def _flow(self, streams: dict[Link, list[pa.RecordBatch]], steps: Sequence[Step], outcome: Outcome | None = None) -> Outcome:
+    def _flow(self, streams: dict[Link, pa.RecordBatch], steps: Sequence[Step], outcome: Outcome | None = None) -> Outcome:
         outcome = outcome or Outcome()
         for step in steps:
             rows = joined(streams, step.inputs)
@@ -94,8 +94,7 @@ class Pipeline:
                 _check_row_wise(step.name, rows, ports)
             elif ROW in rows.schema.names:
                 outcome.taken.append(rows.column(ROW))
-            for port, given in ports.items():
-                streams[step.name, port] = [given]
+            streams |= {(step.name, port): given for port, given in ports.items()}
         for name, links in self.links.items():
             share = joined(streams, links)
             if share is not None:
@@ -122,17 +121,14 @@ class Pipeline:
                     raise BrokenContract(f"transform {step.name!r} gave {wrong}; report it to the author of the plugin")
         return ports
 
-    def _note_unlinked(self, streams: Mapping[Link, Sequence[pa.RecordBatch]], outcome: Outcome) -> None:
+    def _note_unlinked(self, streams: Mapping[Link, pa.RecordBatch], outcome: Outcome) -> None:
         """Rows on a port that nobody takes are left out on purpose, by the YAML; they are counted under its name."""
         linked = {link for links in self.links.values() for link in links} | {link for step in self.steps for link in step.inputs}
-        for (name, port), batches in streams.items():
-            if (name, port) in linked or port in RESERVED_PORTS:
-                continue
-            for rows in batches:
-                if rows.num_rows:
-                    outcome.filtered[f"{name}.{port}: nothing takes it"] += rows.num_rows
-                    if ROW in rows.schema.names:
-                        outcome.removed.append(rows.column(ROW))
+        for (name, port), rows in streams.items():
+            if (name, port) not in linked and port not in RESERVED_PORTS and rows.num_rows:
+                outcome.filtered[f"{name}.{port}: nothing takes it"] += rows.num_rows
+                if ROW in rows.schema.names:
+                    outcome.removed.append(rows.column(ROW))
 
     def close(self) -> None:
         """Close every component; one that cannot be closed keeps no other open."""
@@ -142,9 +138,9 @@ class Pipeline:
                 stack.callback(sink.close)
 
 
-def joined(streams: Mapping[Link, Sequence[pa.RecordBatch]], links: Sequence[Link]) -> pa.RecordBatch | None:
+def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.RecordBatch | None:
     """The rows of several ports as one batch, again in the order of their keys; None when there are none."""
-    batches = [rows for link in links for rows in streams.get(link, ()) if rows.num_rows]
+    batches = [streams[link] for link in links if link in streams and streams[link].num_rows]
     if len(batches) < 2:
         return batches[0] if batches else None
     together: pa.RecordBatch = pa.concat_batches(batches)  # type: ignore[attr-defined]  # missing in the stubs
