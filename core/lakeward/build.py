@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from difflib import get_close_matches
 from functools import partial
+from operator import is_
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -61,16 +62,12 @@ def _converter(folder: Path) -> cattrs.Converter:
     converter.register_structure_hook(timedelta, lambda value, _: duration(value))
     converter.register_structure_hook(Secret, _secret)
     converter.register_structure_hook_func(partial(_has_origin, Literal), _literal)
-    converter.register_structure_hook_func(_is_any, lambda value, _: value)
+    converter.register_structure_hook_func(partial(is_, Any), lambda value, _: value)
     converter.register_structure_hook_factory(is_union, lambda kind: _one_of(converter, get_args(kind)))
     for origin in (list, dict):
         converter.register_structure_hook_factory(partial(_has_origin, origin), partial(_collection, converter))
     converter.register_structure_hook_factory(attrs.has, lambda kind: _nested(converter, kind))
     return converter
-
-
-def _is_any(kind: Any) -> bool:
-    return kind is Any
 
 
 def duration(value: object) -> timedelta:

@@ -43,9 +43,7 @@ class Spooling:
 class PluginRules:
     """Which installed plugins may take part."""
 
-    allow: list[str] | None = option(
-        None, help="Names of plugins or distributions beside lakeward's own; left out, all that are installed."
-    )
+    allow: list[str] | None = option(None, help="Plugins or distributions beside lakeward's own; left out, all installed.")
     disable: list[str] = option(factory=list, help="Names of plugins that are switched off.")
 
 

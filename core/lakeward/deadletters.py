@@ -18,9 +18,8 @@ MARKS = (ROW, "_reason", "_detail")
 
 def letters(stage: str, rows: pa.RecordBatch, origin: str, epoch: int) -> list[DeadLetter]:
     """One dead letter for each row that a source or a transform marked with `rejected()`."""
-    return [
-        DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row)) for row in _python_rows(rows)
-    ]
+    marked = _python_rows(rows)
+    return [DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row)) for row in marked]
 
 
 def refused_letters(parcel: Parcel, reason: str) -> Iterator[DeadLetter]:

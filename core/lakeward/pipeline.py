@@ -158,8 +158,7 @@ def _check_row_wise(name: str, rows: pa.RecordBatch, ports: Mapping[str, pa.Reco
 
 def plan(config: Config, plugins: Plugins, select: str | None = None) -> Pipeline:
     """Build and join all components. Raises ConfigError with all mistakes; reads nothing but schemas."""
-    planner = _Planner(config, plugins)
-    return planner.plan(config.graph(select))
+    return _Planner(config, plugins).plan(config.graph(select))
 
 
 class _Planner:

@@ -42,9 +42,8 @@ def fates(rows: pa.RecordBatch, unread: int, outcome: Outcome) -> Fates:
     counted = [mask.true_count for mask in (delivered, filtered, dead)]
     lost = len(keys) - sum(counted)
     if lost:
-        raise BrokenContract(
-            f"{lost} of {len(keys)} rows were read but neither delivered, filtered nor rejected; a transform lost their keys"
-        )
+        fate = "neither delivered, filtered nor rejected; a transform lost their keys"
+        raise BrokenContract(f"{lost} of {len(keys)} rows were read but {fate}")
     return Fates(len(keys) + unread, counted[0], counted[1], counted[2] + unread)
 
 

@@ -188,10 +188,8 @@ class Run:
                 self._bell.wait(1.0)
             else:
                 self._require_couriers()
-                raise LakewardError(
-                    f"the spool is full, and nobody empties it: {', '.join(self._state.waiting())} is not part of this graph; "
-                    "put the sink back, or raise spool.max_mb"
-                )
+                others = f"nobody empties it: {', '.join(self._state.waiting())} is not part of this graph"
+                raise LakewardError(f"the spool is full, and {others}; put the sink back, or raise spool.max_mb")
 
     def _spool_is_full(self) -> bool:
         return self._state.waiting_bytes() >= self._pipeline.config.spool.max_mb * 1e6
@@ -226,11 +224,8 @@ class Run:
         states = {name: transform.state() for name, transform in self._stateful.items()}
         self._state.record(Recording(self._sequence, self._epoch, self._position, states, shares, dead, totals))
         self._fates += counted
-        self._plugins.notify(
-            "lakeward_batch_recorded",
-            run=self.info,
-            batch=BatchInfo(self._sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink),
-        )
+        info = BatchInfo(self._sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
+        self._plugins.notify("lakeward_batch_recorded", run=self.info, batch=info)
         for courier in self._couriers:
             if courier.sink_name in rows_by_sink:
                 courier.wake()

@@ -93,9 +93,8 @@ class State:
             make_folder(directory.absolute())
             lock = (directory / "lock").open("a+b", buffering=0)
         except OSError as error:
-            raise UnusableState(
-                f"{directory}: {error.strerror}; choose another --state-dir, or give this user the right to write there"
-            ) from error
+            remedy = "choose another --state-dir, or give this user the right to write there"
+            raise UnusableState(f"{directory}: {error.strerror}; {remedy}") from error
         file = directory / "state.db"
         with lock:
             take(lock, directory)
@@ -199,10 +198,8 @@ class State:
     def record(self, recording: Recording) -> None:
         """RECORD: everything about a batch, or nothing."""
         with self._transaction() as execute:
-            execute(
-                "INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?)",
-                (json.dumps(recording.position), recording.epoch, recording.sequence, _now()),
-            )
+            checkpoint = (json.dumps(recording.position), recording.epoch, recording.sequence, _now())
+            execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?)", checkpoint)
             for node, state in recording.states.items():
                 execute("INSERT OR REPLACE INTO transform_state VALUES (?, ?)", (node, state))
             for share in recording.shares:

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOR_OTHERS = ("timestamps.py", "grouping.py", "__main__.py")  # what only transforms use, and a door to the command line
+FOR_OTHERS = ("timestamps.py", "grouping.py")  # what only transforms use
 KERNEL = [path for path in (ROOT / "core" / "lakeward").glob("*.py") if path.name not in FOR_OTHERS]
 
 
@@ -22,7 +22,7 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_kernel_stays_near_two_thousand_lines() -> None:
-    assert 1000 < sum(map(code_lines, KERNEL)) <= 2050
+    assert 1000 < sum(map(code_lines, KERNEL)) <= 2000
 
 
 def test_no_file_holds_two_subjects_and_no_function_two_jobs() -> None:

@@ -397,6 +397,8 @@ def test_a_full_spool_that_nobody_empties_fails_the_run_instead_of_ending_it_ear
     assert (result.status, result.read) == ("failed", 0)
     assert "the spool is full, and nobody empties it: old is not part of this graph" in result.error
     assert sums.ids() == [], "rows were still to come, so nothing was complete"
+    result, *_ = start(rows, {"new": new}, once=False)
+    assert (result.status, result.read, "nobody empties it: old is not part" in result.error) == ("failed", 0, True)
     result, *_ = start(rows, {"old": old})
     assert (result.status, old.ids()) == ("done", list(range(12)))
 
