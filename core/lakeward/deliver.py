@@ -64,7 +64,7 @@ class Courier(threading.Thread):
             while self._deliver_next():
                 pass
             self.gave_up = not self._leaving
-        except BaseException as error:  # the thread's edge: a bug of ours, or a sink's sys.exit, must not end this worker in silence
+        except BaseException as error:  # the thread's edge: nothing may end this worker in silence
             self.failure, self.gave_up = redact(f"the worker failed: {type(error).__name__}: {error}"), True
             log.exception("sink %s: the worker failed", self.sink_name)
         finally:
