@@ -41,6 +41,18 @@ class Component:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
+@frozen
+class Event:
+    """Something about its input that a person must hear of, such as a file that was replaced. Kept with its batch, shown by `status`."""
+
+    kind: str
+    """A short code, such as `source_reset` or `gap`."""
+    detail: str
+    """What happened and what it means, for a person."""
+    rows: int = 0
+    """How many rows it is about, such as those that may be sent again; 0 when unknown or none."""
+
+
 @frozen(eq=False)
 class Batch:
     """Rows read in one short transaction, and where to go on after them."""
@@ -49,11 +61,16 @@ class Batch:
     """Strictly ascending in `_row`; its schema is `Source.schema()`, also when there are no rows."""
     position: Position
     rejected: pa.RecordBatch | None = None
-    """Rows that could not be typed, made by `rejected()`. They are dead letters; `position` is after them too."""
+    """Rows that could not be typed or read, made by `rejected()`. They are dead letters; `position` is after them too.
+
+    With an int64 column `_row_high` as well, a row of it may stand for all rows from `_row` to there: a range that cannot be read.
+    """
     origin: str = ""
     """Which of its inputs the source read, such as a path below its folder."""
     epoch: int = 0
-    """The life of the source: grows when the file was replaced or rewound and keys may be used again."""
+    """The life of that input: grows when the file was replaced or rewound and keys may be used again."""
+    events: tuple[Event, ...] = ()
+    """What a person must hear of; recorded together with the position, so told once. A batch may have nothing else."""
 
 
 @frozen
@@ -77,11 +94,19 @@ class Token:
     """Of the state directory: a directory made anew starts a new life, so that its tokens cannot meet old ones."""
     epoch: int
     sequence: int
+    part: tuple[int, int] | None = None
+    """First row and the one after the last, when the sink rejected others of the batch and these are delivered on their own."""
 
     @property
     def name(self) -> str:
         """Safe as a file name, unique, and sorted by sequence within a sink, life and epoch."""
-        return f"{self.sink}-{self.life}-{self.epoch:04d}-{self.sequence:010d}"
+        part = f".{self.part[0]:07d}-{self.part[1]:07d}" if self.part else ""
+        return f"{self.sink}-{self.life}-{self.epoch:04d}-{self.sequence:010d}{part}"
+
+    @property
+    def number(self) -> int:
+        """For sinks that remember the newest number only: it grows from each parcel that a sink takes to the next (below 2^63)."""
+        return self.sequence << 31 | (self.part[0] if self.part else 0)
 
     def __str__(self) -> str:
         return f"{self.pipeline}/{self.name}"
@@ -129,7 +154,7 @@ class Source(Protocol):
         """Batches of at most `limit` rows that follow `after` (None: from the start) until nothing more is there now.
 
         Called again and again with the position of the last recorded batch. Holds no transaction, lock or cursor while
-        it is suspended at a yield. A batch without rows is allowed when its position moved or it has rejected rows.
+        it is suspended at a yield. A batch without rows is allowed when its position moved, or it has rejected rows or events.
         Raises `Retry` for what heals by itself and `Refused` for what does not.
         """
 
@@ -208,6 +233,25 @@ class Explaining(Protocol):
 
     def explain(self) -> str:
         """A few lines: what was found, and the query it runs."""
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """What a source has as well when it needs room on disk, such as for a copy of a database that cannot be opened in its place."""
+
+    def keep_in(self, folder: Path) -> None:
+        """A folder of its own in the state directory, maybe not there yet. Called once before the first read of a run."""
+
+
+@runtime_checkable
+class Rereading(Protocol):
+    """What a source has as well when a part of it can be read again, for `lakeward backfill` and `lakeward position set`."""
+
+    def reread(self, first: int, last: int | None, epoch: int, origin: str = "") -> Position:
+        """A position from which `read` gives the rows with keys from `first` to `last` again, under another epoch, and then ends.
+
+        With `last` None it goes on to the end and beyond. `origin` says which input when there are several. Raises `OptionError`.
+        """
 
 
 MEMBERS = {"source": ("schema", "read", "close"), "transform": ("ports", "row_wise", "apply"), "sink": ("encoding", "deliver", "close")}

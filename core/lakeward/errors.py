@@ -67,18 +67,25 @@ class OptionError(LakewardError, ValueError):
 
 
 class Retry(LakewardError):
-    """It may work later: network, lock, throttling. The kernel tries again, after `after` seconds or by its own backoff."""
+    """It may work later: network, lock, throttling. The kernel tries again, after `after` seconds or by its own backoff.
 
-    def __init__(self, reason: str, after: float | None = None) -> None:
+    `throttled` says that the other side asked for fewer requests (429, 503, SlowDown), so that pauses never come near zero.
+    """
+
+    def __init__(self, reason: str, after: float | None = None, *, throttled: bool = False) -> None:
         self.after = after
+        self.throttled = throttled
         super().__init__(reason)
 
 
 class Rejected(LakewardError):
-    """The sink will never take this parcel, whoever asks. Its rows become dead letters with this reason."""
+    """The sink will never take these rows, whoever asks. They become dead letters with this reason; the others are delivered.
+
+    Without `rows` the kernel halves the parcel until it has found them.
+    """
 
     def __init__(self, reason: str, rows: Sequence[int] = ()) -> None:
-        self.rows = tuple(rows)  # positions in the parcel; empty means all of them
+        self.rows = tuple(rows)  # positions in the parcel; empty means that the sink does not know which
         super().__init__(reason)
 
 

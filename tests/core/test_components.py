@@ -53,6 +53,19 @@ def test_names_of_parcels_differ_in_every_part() -> None:
     assert len({each.name for each in (token, *others, Token("p", "t", "cafe0123", 1, 2))}) == 5
 
 
+def test_parts_of_a_parcel_have_names_and_growing_numbers_of_their_own() -> None:
+    delivered = [
+        Token("p", "s", "l", 0, 1),
+        *(Token("p", "s", "l", 0, 2, part) for part in ((0, 5), (5, 7), (8, 10))),
+        Token("p", "s", "l", 0, 3),
+    ]
+    assert len({token.name for token in delivered}) == 5
+    assert [token.name for token in delivered] == sorted(token.name for token in delivered)
+    numbers = [token.number for token in delivered]
+    assert numbers == sorted(set(numbers))
+    assert Token("p", "s", "l", 0, 2**32 - 1).number < 2**63
+
+
 def test_a_parcel_gives_its_rows_again_in_pieces(tmp_path: Path) -> None:
     table = pa.table({"a": list(range(10))})
     pq.write_table(table, tmp_path / "f.parquet")

@@ -102,7 +102,7 @@ class DeltaSink:
     def deliver(self, parcel: Parcel) -> Receipt:
         """Append the rows and the note in one commit, unless the note is there."""
         token = parcel.token
-        note = Transaction(f"lakeward/{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.sequence)
+        note = Transaction(f"lakeward/{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number)
         problem = ""
         with _sorted_errors(self.path):
             for _ in range(ATTEMPTS):

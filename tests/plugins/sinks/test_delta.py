@@ -62,7 +62,7 @@ def test_first_parcel_makes_the_table_with_rows_and_note_in_one_commit(tmp_path)
     assert receipt == Receipt(str(tmp_path / "table"), {"version": 0, "already_there": False})
     actions = [json.loads(line) for line in (tmp_path / "table/_delta_log/00000000000000000000.json").read_text().splitlines()]
     assert {"metaData", "add", "txn"} <= {name for action in actions for name in action}
-    assert DeltaTable(tmp_path / "table").transaction_version("lakeward/0123abcd/p/s/0") == 1
+    assert DeltaTable(tmp_path / "table").transaction_version("lakeward/0123abcd/p/s/0") == 1 << 31
 
 
 def test_every_parcel_is_one_version_and_a_retry_is_none(tmp_path):

@@ -17,9 +17,9 @@ import pyarrow as pa
 from attrs import define, field
 
 from lakeward import Batch, OptionError, Refused, Retry, option
-from lakeward_plugins.sources.sqlite_batch import Taken, TooLongError, take
-from lakeward_plugins.sources.sqlite_connection import Query, transaction
-from lakeward_plugins.sources.sqlite_table import Catalog, Table, find_table, read_catalog
+from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError, take
+from lakeward_plugins.sources.sqlite.connection import Query, transaction
+from lakeward_plugins.sources.sqlite.table import Catalog, Table, find_table, read_catalog
 
 
 @define

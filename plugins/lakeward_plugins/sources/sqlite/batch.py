@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from attrs import frozen
 
 from lakeward import ROW, Refused, rejected
-from lakeward_plugins.sources.sqlite_connection import Query
-from lakeward_plugins.sources.sqlite_table import ARROW, Column, Table
+from lakeward_plugins.sources.sqlite.connection import Query
+from lakeward_plugins.sources.sqlite.table import ARROW, Column, Table
 
 MOST_KEYS = 10_000  # in one statement, whose text SQLite limits to 1 MB
 SHOWN = 40  # characters of a bad value in a message

@@ -15,7 +15,7 @@ import pyarrow as pa
 from attrs import field, frozen
 
 from lakeward import ROW, OptionError
-from lakeward_plugins.sources.sqlite_connection import Query
+from lakeward_plugins.sources.sqlite.connection import Query
 
 Kind = Literal["int", "float", "text", "binary"]
 ARROW: Mapping[Kind, pa.DataType] = {"int": pa.int64(), "float": pa.float64(), "text": pa.string(), "binary": pa.binary()}
