@@ -17,10 +17,10 @@ from lakeward.spool import Spool
 from lakeward.state import State
 from lakeward_plugins.sinks.delta import DeltaSink
 from lakeward_plugins.sinks.parquet import ParquetSink
-from lakeward_plugins.sources.sqlite import SqliteSource
+from lakeward_plugins.sources.sqlite.database import Database
 
 STEPS: dict[str, list[tuple[type, str]]] = {
-    "read": [(SqliteSource, "_take")],
+    "read": [(Database, "_take")],
     "transform": [(Pipeline, "push")],
     "spool": [(Spool, "write")],
     "record": [(State, "record")],
