@@ -12,7 +12,9 @@ from attrs import define, field, frozen
 
 from lakeward import Batch, OptionError, Refused, Retry
 from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError, take
-from lakeward_plugins.sources.sqlite.connection import Query, transaction
+from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
+from lakeward_plugins.sources.sqlite.opening import Opening
+from lakeward_plugins.sources.sqlite.salvage import Salvage
 from lakeward_plugins.sources.sqlite.table import Catalog, Kind, Table, find_table, read_catalog
 
 
@@ -38,16 +40,26 @@ class Database:
     path: Path
     origin: str
     wanted: Wanted
+    opening: Opening = field(init=False)
     _table: Table | None = field(init=False, default=None)
 
+    def __attrs_post_init__(self) -> None:
+        """How it is opened is a matter of its own."""
+        self.opening = Opening(self.path, self.wanted.busy_timeout)
+
     def table(self) -> Table:
-        """The table as it was when it was first looked at. Raises OptionError, Retry or Refused."""
+        """The table as it was when it was first looked at. Raises OptionError or Retry."""
         if self._table is None:
             problem = _unreadable(self.path)
             if problem:
                 raise OptionError("path", problem)
-            with transaction(self.path, self.wanted.busy_timeout) as query:
-                self._table = self.wanted.find(read_catalog(query), self.wanted.table)
+            try:
+                with self.opening.transaction() as query:
+                    self._table = self.wanted.find(read_catalog(query), self.wanted.table)
+            except Corrupt as error:
+                raise OptionError("path", f"{error}; repair it, as `.recover` of sqlite3 does, or take another file") from error
+            except Refused as error:
+                raise OptionError("path", str(error)) from error
         return self._table
 
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
@@ -61,7 +73,7 @@ class Database:
                 continue
             if taken is None:
                 return
-            yield Batch(taken.rows, {"id": taken.last}, taken.rejected, self.origin)
+            yield Batch(taken.rows, {"id": taken.last}, taken.rejected, self.origin, events=taken.events)
             if taken.count < asked:
                 return
             last, asked = taken.last, limit
@@ -71,9 +83,12 @@ class Database:
         if not self.path.exists():
             raise Retry(f"{self.path} is gone; waiting for it to come back")
         try:
-            with transaction(self.path, self.wanted.busy_timeout) as query:
+            with self.opening.transaction() as query:
                 self._must_be_unchanged(known, query)
-                return take(query, known, last, limit)
+                try:
+                    return take(query, known, last, limit)
+                except Corrupt:
+                    return Salvage(query, known, last, limit).take()
         except OptionError as error:  # it was right when the run began
             raise Refused(f"{self.path} changed while it was read: {error.message}; look at it and start the run again") from error
 
