@@ -82,7 +82,7 @@ class Opening:
         folder = self.folder or Path(stack.enter_context(TemporaryDirectory(prefix="lakeward-")))
         copy = folder / "copy.db"
         if self.folder is None or self._copied != before or not copy.exists():
-            self._drop_copy()
+            self._copied = None
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _remove(copy)

@@ -59,6 +59,10 @@ class SqliteSource:
     def close(self) -> None:
         """Nothing to give back: each transaction has ended before its batch goes on."""
 
+    def keep_in(self, folder: Path) -> None:
+        """A folder for a copy of a database that cannot be opened in its place."""
+        self._database.opening.folder = folder
+
     # -- what people are told ------------------------------------------------------------------------------------------
 
     @property
@@ -74,5 +78,5 @@ class SqliteSource:
     def explain(self) -> str:
         """What was found, and the SQL of one batch."""
         table = self._database.table()
-        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}"
+        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}; opened {self._database.opening.way}"
         return f"{found}\n{table.select(table.after(':last'), ':rows')}"
