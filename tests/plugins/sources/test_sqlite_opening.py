@@ -239,36 +239,25 @@ def test_without_a_folder_nothing_stays_behind(tmp_path: Path, monkeypatch: pyte
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_file_that_is_written_while_it_is_copied_is_not_taken(tmp_path: Path) -> None:
-    path, keep, done = tmp_path / "a.db", tmp_path / "keep", threading.Event()
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE photos (photo BLOB)")
-        connection.execute("INSERT INTO photos VALUES (zeroblob(60000000))")
-    killed_in_a_transaction(path)
+def test_a_file_that_is_written_while_it_is_copied_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, copyfile = killed_in_a_transaction(tmp_path / "a.db"), shutil.copyfile
+    source = SqliteSource(path)
+    source.schema()
 
-    def write_once_it_is_being_copied() -> None:
-        while not (keep / "copy.db").exists() and not done.is_set():
-            time.sleep(0)
+    def copied_before_the_sensor_writes(*names: str) -> None:
+        copyfile(*names)
         with path.open("r+b") as file:
             file.write(path.read_bytes()[:1])
 
-    writer = threading.Thread(target=write_once_it_is_being_copied)
-    source = SqliteSource(path)
-    source.keep_in(keep)
-    source.schema()
-    (keep / "copy.db").unlink()
-    writer.start()
-    try:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", copied_before_the_sensor_writes)
         with pytest.raises(Retry, match="was written while it was copied"):
             texts(source)
-    finally:
-        done.set()
-        writer.join()
     assert texts(source) == ["x" * 500] * 150
 
 
 def test_a_file_that_is_written_all_the_time_is_not_copied(tmp_path: Path) -> None:
-    path, done = killed_in_a_transaction(tmp_path / "a.db", 5000), threading.Event()
+    path, done = killed_in_a_transaction(tmp_path / "a.db"), threading.Event()
 
     def rewrite() -> None:
         with path.open("r+b") as file:

@@ -31,7 +31,7 @@ from lakeward_plugins.sources.sqlite.connection import Query, Shut, transaction
 SIDES = ("-wal", "-journal")  # beside the database, with content that belongs to it
 MOUNTS = Path("/proc/self/mountinfo")
 SETTLED = 0.05  # seconds: a change so soon after another one may leave the time of change as it was
-PATIENCE = 40  # times SETTLED
+PATIENCE = 20  # times SETTLED
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
 """Inode, size and time of change of the database and of each of SIDES."""
