@@ -21,6 +21,7 @@ from lakeward.components import Event, Parcel, Position, Receipt, Token
 from lakeward.durable import make_folder
 from lakeward.statefile import (
     DAMAGED,
+    SCHEMA_VERSION,
     UnusableState,
     connect,
     copy_between_runs,
@@ -133,7 +134,10 @@ class State:
             connection = copy_between_runs(file) or connect(f"{file.absolute().as_uri()}?mode=ro")
         with closing(connection):
             with explained(file):
-                state = cls(directory, connection) if version(connection, file) else None
+                found = version(connection, file)
+                if 0 < found < SCHEMA_VERSION:
+                    raise UnusableState(f"{file}: made by an older lakeward; the next run brings it up to date")
+                state = cls(directory, connection) if found else None
             yield state
 
     # -- reading -------------------------------------------------------------------------------------------------------

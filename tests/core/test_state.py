@@ -200,7 +200,10 @@ SPOILT = {
     "newer": (_newer, "made by a newer lakeward .state schema 3, this one knows 2.; upgrade lakeward"),
     "garbage": (lambda file: file.write_bytes(b"garbage" * 1000), "file is not a database; start anew with another --state-dir"),
     "torn": (_torn, "malformed.*; start anew with another --state-dir"),
-    "another program's": (_foreign, "no such table: checkpoint; start anew with another --state-dir"),
+    "another program's": (
+        _foreign,
+        "(no such table: checkpoint; start anew with another --state-dir|made by an older lakeward; the next run)",
+    ),
 }
 
 
