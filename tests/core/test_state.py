@@ -179,7 +179,7 @@ def test_looking_works_while_held_and_never_writes(tmp_path: Path) -> None:
 
 def _newer(file: Path) -> None:
     with sqlite3.connect(file) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
 
 
@@ -197,10 +197,13 @@ def _torn(file: Path) -> None:
 
 
 SPOILT = {
-    "newer": (_newer, "made by a newer lakeward .state schema 2, this one knows 1.; upgrade lakeward"),
+    "newer": (_newer, "made by a newer lakeward .state schema 3, this one knows 2.; upgrade lakeward"),
     "garbage": (lambda file: file.write_bytes(b"garbage" * 1000), "file is not a database; start anew with another --state-dir"),
     "torn": (_torn, "malformed.*; start anew with another --state-dir"),
-    "another program's": (_foreign, "no such table: about; start anew with another --state-dir"),
+    "another program's": (
+        _foreign,
+        "(no such table: checkpoint; start anew with another --state-dir|made by an older lakeward; the next run)",
+    ),
 }
 
 
