@@ -57,7 +57,7 @@ def read_and_write(path: str, other: str) -> dict:
     """Read a frozen file behind a read-only mount while a sensor starts on the other side of it."""
     source = SqliteSource(Path(path))
     source.schema()
-    opening = source._database.opening
+    opening = source._input.opening
     try:
         with opening.transaction() as query:
             assert "immutable" in opening.way

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from attrs import define, field, frozen
 
 from lakeward import Batch, OptionError, Refused, Retry
@@ -61,6 +63,21 @@ class Database:
             except Refused as error:
                 raise OptionError("path", str(error)) from error
         return self._table
+
+    def schema(self) -> pa.Schema:
+        """The row key, then the columns of the table."""
+        return self.table().schema
+
+    def explain(self) -> str:
+        """What was found and how it was opened, and the SQL of one batch."""
+        table = self.table()
+        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}; opened {self.opening.way}"
+        return f"{found}\n{table.select(table.after(':last'), ':rows')}"
+
+    def keep_in(self, folder: Path) -> None:
+        """A folder for a copy, should one be needed. What is in it from before is of no use any more."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self.opening.folder = folder
 
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
         """Batches by ascending key; a batch is of one moment."""

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import pyarrow as pa
 from attrs import define, field
 
-from lakeward import Batch, option
+from lakeward import Batch, OptionError, option
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
+from lakeward_plugins.sources.sqlite.files import Files, Pattern, is_pattern
 
 
 @define
@@ -29,7 +30,10 @@ class SqliteSource:
     A file that is replaced, or whose ids start again, is read on from the last id: its rows up to there are not seen.
     """
 
-    path: Path = option(help="The database file; mount its folder, not the file alone, so that its -wal file is there too.")
+    path: Path = option(
+        help="The database file, or many: `data/*/*/sensor.db` (`**` for any folders), all with the same columns. "
+        "Mount the folder, not a file alone, so that its -wal file is there too."
+    )
     table: str | None = option(None, help="The table; left out, the only one that has an INTEGER PRIMARY KEY and a time column.")
     timestamp: str | None = option(
         None, help="The column that says when a reading was taken; left out, the one whose name or type says so."
@@ -38,45 +42,51 @@ class SqliteSource:
     types: dict[str, Literal["int", "float", "text", "binary"]] = option(
         factory=dict, help="Types of columns whose declared type says something else than what is in them."
     )
+    path_columns: list[str] = option(
+        factory=list, help="Text columns for what the stars in `path` stand for, such as `[city, sensor]`: as many as there are stars."
+    )
     busy_timeout: timedelta = option(timedelta(seconds=5), help="How long to wait for a lock that the sensor holds.")
-    _database: Database = field(init=False)
+    _input: Database | Files = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        """One file."""
+        """One file, or all that match a pattern."""
         wanted = Wanted(self.table, self.timestamp, self.columns, self.types, self.busy_timeout)
-        self._database = Database(self.path, self.path.name, wanted)
+        if is_pattern(self.path):
+            self._input = Files(Pattern(self.path), wanted, self.path_columns)
+        elif self.path_columns:
+            raise OptionError("path_columns", f"there are no stars in {self.path} to give names to")
+        else:
+            self._input = Database(self.path, self.path.name, wanted)
 
     # -- the contract --------------------------------------------------------------------------------------------------
 
     def schema(self) -> pa.Schema:
-        """`_row`, then the columns as they are declared."""
-        return self._database.table().schema
+        """`_row`, then the columns as they are declared, then those of the path."""
+        return self._input.schema()
 
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
-        """Batches by ascending key; a batch is of one moment."""
-        yield from self._database.read(after, limit)
+        """Batches by ascending key; a batch is of one moment and of one file."""
+        yield from self._input.read(after, limit)
+
+    def keep_in(self, folder: Path) -> None:
+        """A folder for copies of databases that cannot be opened in their place."""
+        self._input.keep_in(folder)
 
     def close(self) -> None:
         """Nothing to give back: each transaction has ended before its batch goes on."""
-
-    def keep_in(self, folder: Path) -> None:
-        """A folder for a copy of a database that cannot be opened in its place."""
-        self._database.opening.folder = folder
 
     # -- what people are told ------------------------------------------------------------------------------------------
 
     @property
     def table_name(self) -> str:
         """The table that is read."""
-        return self._database.table().name
+        return self._input.table().name
 
     @property
     def timestamp_column(self) -> str | None:
         """The column that says when a reading was taken, if one looks like it."""
-        return self._database.table().timestamp
+        return self._input.table().timestamp
 
     def explain(self) -> str:
         """What was found, and the SQL of one batch."""
-        table = self._database.table()
-        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}; opened {self._database.opening.way}"
-        return f"{found}\n{table.select(table.after(':last'), ':rows')}"
+        return self._input.explain()
