@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import frozen
@@ -49,6 +50,8 @@ def take(query: Query, table: Table, after: int | None, limit: int) -> Taken | N
         return None
     if after is not None and any(part.num_rows and part.column(0)[0].as_py() <= after for part in (rows, *odd)):
         raise Unsorted(UNSORTED.format(table.name))
+    if not odd and _hides_rows(query, table, after, rows.column(ROW)):
+        raise Unsorted(UNSORTED.format(table.name))
     last = max(part.column(0)[-1].as_py() for part in (rows, *odd) if part.num_rows)
     bad = rows.column(ROW).take(pa.array(_not_utf8(rows), pa.int64()))
     if len(bad):
@@ -85,6 +88,21 @@ def _must_fit(column: pa.Array[Any]) -> None:
         column.view(pa.binary()).validate(full=True)
     except pa.ArrowInvalid as error:  # the 32-bit offsets of the driver have overflown
         raise TooLongError from error
+
+
+def _hides_rows(query: Query, table: Table, after: int | None, keys: pa.Array[Any]) -> bool:
+    """Whether SQLite finds a row by its key in the middle of the largest gap between the rows that came one after the other.
+
+    Then a page is not the one that belongs there, which would not show otherwise if the batch ends on it.
+    """
+    found = keys.to_numpy() if after is None else np.concatenate([[after], keys.to_numpy()])
+    gaps = np.diff(found)
+    if not len(gaps) or gaps.max() < 2:
+        return False
+    end = int(gaps.argmax()) + 1
+    middle, high = (int(found[end - 1]) + int(found[end])) // 2, int(found[end])
+    rows = query(table.extent(f"{table.key_ref} > {middle} AND {table.key_ref} < {high}", 1), 1)
+    return bool(rows.column("rows")[0].as_py())
 
 
 def _last_key(query: Query, table: Table, where: str, limit: int) -> int:

@@ -54,6 +54,7 @@ class Salvage:
     lost: list[tuple[int, int, str]] = field(init=False, factory=list)
     """First and last key of each range that cannot be read, and why."""
     _left: int = field(init=False, factory=lambda: MOST_QUERIES)
+    _unfinished: bool = field(init=False, default=False)
     _way: Table = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -79,6 +80,7 @@ class Salvage:
                     self._keep(part)
                     portion *= 2
         except (_SpentError, _EndlessError) as error:
+            self._unfinished = True
             if not self.parts and not self.lost:
                 raise Corrupt(
                     f"{error}; rows after id {self.low} cannot be read. Repair the database, as `.recover` of sqlite3 does"
@@ -159,13 +161,30 @@ class Salvage:
         keys = self._keys(portion)
         places = _in_place(keys, self._first)
         before = sum(index == place for index, place in enumerate(places))
+        if before == len(keys):  # all seem to be, but there are rows in the largest gap
+            before = max(range(before), key=lambda index: keys[index] - (keys[index - 1] if index else self._first - 1))
+            places = places[:before]
         if before < len(places):
             self._keep_next(before)
-            self._lose(keys[places[before]] - 1, why)
-        elif before > 1:
-            self._keep_next(before - 1)  # with the last one still to come, the next portion sees what follows it
+            if keys[places[before]] > self._first:
+                self._lose(keys[places[before]] - 1, why)
+            elif not before:  # the next row is there, but asked for by its key SQLite finds another one first
+                self._jump(why)
+        elif before:
+            self._keep_next(before)
         else:
-            raise _EndlessError(why)
+            self._step_over(why)
+
+    def _step_over(self, why: str) -> None:
+        """Nothing that can be seen from here on is in its place: ask for the next row by its key."""
+        try:
+            part = take(self._query, self._sought, self.low, 1)
+        except Corrupt:
+            self._jump(why)
+        else:
+            if part is None:
+                raise _EndlessError(why)
+            self._lose(part.last - 1, why)
 
     def _keep_next(self, rows: int) -> None:
         part = take(self._query, self._way, self.low, rows) if rows else None
@@ -190,13 +209,17 @@ class Salvage:
     def _together(self) -> Taken | None:
         if not self.parts and not self.lost:
             return None
-        kept = [part.rows for part in self.parts] or [pa.RecordBatch.from_pylist([], self.table.schema)]
+        kept = [part.rows for part in self.parts if part.rows.num_rows]
+        rows = pa.Table.from_batches(kept, self.table.schema).combine_chunks().to_batches()
         letters = [part.rejected for part in self.parts if part.rejected is not None] + _letters(self.lost)
-        last = self.lost[-1][1] if self.low is None else self.low
-        rows, refused = pa.Table.from_batches(kept).combine_chunks().to_batches()[0], _joined(letters)
-        more = self.limit if self._left < 0 else 0  # then the batch is as good as full, and another one follows
-        count = max(more, sum(part.count for part in self.parts) + len(self.lost))
-        return Taken(rows, refused, count, last, _events(self.table.name, self.lost))
+        count = sum(part.count for part in self.parts) + len(self.lost)
+        return Taken(
+            rows[0] if rows else pa.RecordBatch.from_pylist([], self.table.schema),
+            _joined(letters),
+            max(count, self.limit) if self._unfinished else count,  # as good as full, so that another batch is asked for
+            self.lost[-1][1] if self.low is None else self.low,
+            _events(self.table.name, self.lost),
+        )
 
 
 def _letters(lost: Sequence[tuple[int, int, str]]) -> list[pa.RecordBatch]:
