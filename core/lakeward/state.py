@@ -140,6 +140,23 @@ class State:
                 state = cls(directory, connection) if found else None
             yield state
 
+    @classmethod
+    @contextmanager
+    def beside(cls, directory: Path) -> Iterator[State]:
+        """The state for a small change that leaves position and troubles alone, also while a run holds it. Raises UnusableState."""
+        file = directory / "state.db"
+        if not file.exists():
+            raise UnusableState(f"{directory}: no run has made a state here yet")
+        with explained(file):
+            connection = connect(f"{file.absolute().as_uri()}?mode=rw")
+        with closing(connection):
+            with explained(file):
+                if version(connection, file) != SCHEMA_VERSION:
+                    raise UnusableState(f"{file}: made by an older lakeward, or never finished; the next run brings it up to date")
+                prepare(connection, SCHEMA_VERSION)
+                state = cls(directory, connection)
+            yield state
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint | None:
