@@ -8,12 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from attrs import define, field, frozen
 
-from lakeward import Batch, OptionError, Refused, Retry
+from lakeward import ROW, Batch, OptionError, Refused, Retry
+from lakeward.components import Position
 from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError, take
 from lakeward_plugins.sources.sqlite.connection import Query, transaction
+from lakeward_plugins.sources.sqlite.guard import Bookmark, check, life_of, must_renew, renew
 from lakeward_plugins.sources.sqlite.table import Catalog, Kind, Table, find_table, read_catalog
+
+LEAST_KEY = -(2**63)
 
 
 @frozen
@@ -52,30 +58,46 @@ class Database:
 
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
         """Batches by ascending key; a batch is of one moment."""
-        last, asked = _key(after), limit
-        while True:
+        mark, asked, going_on = Bookmark.of(after), limit, False
+        while mark.until is None or mark.last is None or mark.last < mark.until:
             try:
-                taken = self._take(last, asked)
+                mark, batch, count = self._poll(mark, asked, going_on)
             except TooLongError:
                 asked //= 2
                 continue
-            if taken is None:
+            if batch is not None:
+                yield batch
+            if count < asked:
                 return
-            yield Batch(taken.rows, {"id": taken.last}, taken.rejected, self.origin)
-            if taken.count < asked:
-                return
-            last, asked = taken.last, limit
+            asked, going_on = limit, True
 
-    def _take(self, last: int | None, limit: int) -> Taken | None:
+    def reread(self, first: int, last: int | None, epoch: int) -> Position:
+        """The position from which the rows with these keys come again."""
+        return Bookmark(first - 1 if first > LEAST_KEY else None, epoch, until=last).position()
+
+    def _poll(self, mark: Bookmark, limit: int, going_on: bool) -> tuple[Bookmark, Batch | None, int]:
+        """One transaction: the guard, then the rows, and the next bookmark."""
         known = self.table()
-        if not self.path.exists():
-            raise Retry(f"{self.path} is gone; waiting for it to come back")
+        try:
+            file = self.path.stat().st_ino
+        except FileNotFoundError:
+            raise Retry(f"{self.path} is gone; waiting for it to come back") from None
         try:
             with transaction(self.path, self.wanted.busy_timeout) as query:
                 self._must_be_unchanged(known, query)
-                return take(query, known, last, limit)
+                life = life_of(query, known, file)
+                checked = check(query, known, mark, life, briefly=going_on)
+                taken = take(query, known, checked.mark.last, limit, mark.until)
+                if taken is None and not must_renew(known, mark, checked):
+                    return mark, None, 0
+                renewed, events = renew(query, known, checked, life, _first(taken), taken.last if taken else None)
         except OptionError as error:  # it was right when the run began
             raise Refused(f"{self.path} changed while it was read: {error.message}; look at it and start the run again") from error
+        if taken is None:
+            taken = Taken(pa.RecordBatch.from_pylist([], known.schema), None, 0, 0)
+            if renewed == mark and not events:
+                return mark, None, 0
+        return renewed, Batch(taken.rows, renewed.position(), taken.rejected, self.origin, renewed.epoch or 0, events), taken.count
 
     def _must_be_unchanged(self, known: Table, query: Query) -> None:
         catalog = read_catalog(query, known.name)
@@ -94,10 +116,9 @@ def _unreadable(path: Path) -> str:
     return "" if os.access(path, os.R_OK) else f"{path} may not be read by this user"
 
 
-def _key(after: Mapping[str, Any] | None) -> int | None:
-    if after is None:
+def _first(taken: Taken | None) -> int | None:
+    """The lowest key, good or not."""
+    if taken is None:
         return None
-    key = after.get("id")
-    if not isinstance(key, int) or isinstance(key, bool):  # it becomes part of a statement
-        raise Refused(f"{dict(after)} is not a position in a SQLite table, which looks like {{'id': 123}}")
-    return key
+    parts = [taken.rows] if taken.rejected is None else [taken.rows, taken.rejected]
+    return min(int(pc.min(part.column(ROW)).as_py()) for part in parts if part.num_rows)

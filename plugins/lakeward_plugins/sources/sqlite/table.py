@@ -22,10 +22,13 @@ ARROW: Mapping[Kind, pa.DataType] = {"int": pa.int64(), "float": pa.float64(), "
 SAMPLES: Mapping[Kind, str] = {"int": "0", "float": "0.5", "text": "''", "binary": "x''"}
 CATALOG = r"""
 SELECT l.name AS "table", l.type AS kind, l.wr AS without_rowid, c.name, c.type AS declared, c.pk, c.hidden,
-       EXISTS (SELECT 1 FROM pragma_index_list(l.name) WHERE origin = 'pk') AS key_index
+       EXISTS (SELECT 1 FROM pragma_index_list(l.name) WHERE origin = 'pk') AS key_index,
+       (SELECT s.sql FROM sqlite_schema AS s WHERE s.type = 'table' AND s.name = l.name) AS sql
 FROM pragma_table_list AS l JOIN pragma_table_xinfo(l.name) AS c
 WHERE l.schema = 'main' AND l.name NOT LIKE 'sqlite\_%' ESCAPE '\' AND l.type <> 'shadow' AND ({0} IS NULL OR l.name = {0})
 ORDER BY l.name, c.cid"""
+NOT_A_KEYWORD = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+MOST_WATCHED = 100  # columns: a statement has a limit, and so many tell rows apart
 
 BEST_TIMES = ("timestamp", "ts", "datetime", "time", "date")
 TIME_WORDS = {"timestamp", "ts", "datetime", "time", "date"}
@@ -88,6 +91,10 @@ class Table:
     key: str
     timestamp: str | None = field(eq=False)  # only reported, so another one changes nothing
     columns: tuple[Column, ...]
+    autoincrement: bool = field(default=False, eq=False)
+    """Row ids are never given out again."""
+    names: tuple[str, ...] = field(default=(), eq=False)
+    """All its columns, also those that are not read."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -98,6 +105,12 @@ class Table:
     def besides_key(self) -> list[Column]:
         """The columns that must be selected: the key comes first anyway."""
         return [column for column in self.columns if column.name != self.key]
+
+    @property
+    def watched(self) -> list[str]:
+        """The columns by which rows are known again: those that are read, and the time. Others may change as they like."""
+        read = [*filter(None, [self.timestamp]), *(column.name for column in self.columns)]
+        return [name for name in dict.fromkeys(read) if name != self.key][:MOST_WATCHED]
 
     @property
     def key_ref(self) -> str:
@@ -117,6 +130,10 @@ class Table:
     def after(self, last: int | str | None) -> str:
         """The condition for rows that follow the key `last`; None is the start."""
         return "1" if last is None else f"{self.key_ref} > {last}"
+
+    def between(self, after: int | None, last: int | None) -> str:
+        """The condition for rows from behind one key up to another."""
+        return self.after(after) if last is None else f"{self.after(after)} AND {self.key_ref} <= {last}"
 
     @property
     def hidden(self) -> str:
@@ -201,6 +218,8 @@ def find_table(
         key,
         timestamp or next(iter(_times(entries)), None),
         tuple(_column(column, declared[column], types.get(column)) for column in chosen),
+        "AUTOINCREMENT" in NOT_A_KEYWORD.sub(" ", str(entries[0]["sql"])).upper(),
+        tuple(names),
     )
 
 
