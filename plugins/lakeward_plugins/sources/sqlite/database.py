@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from attrs import define, field, frozen
 
-from lakeward import ROW, Batch, OptionError, Refused, Retry
-from lakeward.components import Position
-from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError, take
+from lakeward import Batch, OptionError, Refused, Retry
+from lakeward.components import Event, Position
+from lakeward_plugins.sources.sqlite import byid, bytime
+from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError
+from lakeward_plugins.sources.sqlite.bytime import Mark
 from lakeward_plugins.sources.sqlite.connection import Query, transaction
-from lakeward_plugins.sources.sqlite.guard import Bookmark, check, life_of, must_renew, renew
+from lakeward_plugins.sources.sqlite.guard import Bookmark
 from lakeward_plugins.sources.sqlite.table import Catalog, Kind, Table, find_table, read_catalog
-
-LEAST_KEY = -(2**63)
 
 
 @frozen
@@ -31,10 +30,12 @@ class Wanted:
     columns: Sequence[str] | None
     types: Mapping[str, Kind]
     busy_timeout: timedelta
+    lateness: timedelta | None = None
+    """For `cursor: timestamp`; None is `cursor: id`."""
 
     def find(self, catalog: Catalog, name: str | None) -> Table:
         """The table that is meant. Raises OptionError."""
-        return find_table(catalog, name, self.timestamp, self.columns, self.types)
+        return find_table(catalog, name, self.timestamp, self.columns, self.types, by_time=self.lateness is not None)
 
 
 @define
@@ -57,26 +58,39 @@ class Database:
         return self._table
 
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
-        """Batches by ascending key; a batch is of one moment."""
-        mark, asked, going_on = Bookmark.of(after), limit, False
-        while mark.until is None or mark.last is None or mark.last < mark.until:
+        """Batches in the order of the cursor; a batch is of one moment."""
+        mark: Bookmark | Mark = Bookmark.of(after) if self.wanted.lateness is None else Mark.of(after)
+        asked, going_on = limit, False
+        while not mark.at_end:
             try:
-                mark, batch, count = self._poll(mark, asked, going_on)
+                renewed, taken, events = self._poll(mark, asked, going_on)
             except TooLongError:
                 asked //= 2
                 continue
-            if batch is not None:
-                yield batch
-            if count < asked:
+            if taken or events or renewed != mark:
+                rows = taken.rows if taken else pa.RecordBatch.from_pylist([], self.table().schema)
+                yield Batch(rows, renewed.position(), taken.rejected if taken else None, self.origin, renewed.epoch or 0, events)
+            if taken is None or (taken.count < asked and not mark.may_give_less):
                 return
-            asked, going_on = limit, True
+            mark, asked, going_on = renewed, limit, True
 
     def reread(self, first: int, last: int | None, epoch: int) -> Position:
-        """The position from which the rows with these keys come again."""
-        return Bookmark(first - 1 if first > LEAST_KEY else None, epoch, until=last).position()
+        """The position from which the rows with these keys come again. Raises OptionError."""
+        if self.wanted.lateness is not None:
+            raise OptionError("cursor", "with `cursor: timestamp` rows are not found again by key; read all with another --state-dir")
+        return byid.reread(first, last, epoch).position()
 
-    def _poll(self, mark: Bookmark, limit: int, going_on: bool) -> tuple[Bookmark, Batch | None, int]:
-        """One transaction: the guard, then the rows, and the next bookmark."""
+    def explain(self) -> str:
+        """What was found, and the SQL of one batch."""
+        table = self.table()
+        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}"
+        if self.wanted.lateness is None:
+            return f"{found}\n{table.select(table.after(':last'), ':rows')}"
+        with transaction(self.path, self.wanted.busy_timeout) as query:
+            return f"{found}\n{bytime.explain(query, table, self.wanted.lateness)}"
+
+    def _poll(self, mark: Bookmark | Mark, limit: int, going_on: bool) -> tuple[Bookmark | Mark, Taken | None, tuple[Event, ...]]:
+        """One transaction."""
         known = self.table()
         try:
             file = self.path.stat().st_ino
@@ -85,19 +99,11 @@ class Database:
         try:
             with transaction(self.path, self.wanted.busy_timeout) as query:
                 self._must_be_unchanged(known, query)
-                life = life_of(query, known, file)
-                checked = check(query, known, mark, life, briefly=going_on)
-                taken = take(query, known, checked.mark.last, limit, mark.until)
-                if taken is None and not must_renew(known, mark, checked):
-                    return mark, None, 0
-                renewed, events = renew(query, known, checked, life, _first(taken), taken.last if taken else None)
+                if isinstance(mark, Mark):
+                    return bytime.advance(query, known, mark, limit, self.wanted.lateness or timedelta())
+                return byid.advance(query, known, mark, limit, file, going_on=going_on)
         except OptionError as error:  # it was right when the run began
             raise Refused(f"{self.path} changed while it was read: {error.message}; look at it and start the run again") from error
-        if taken is None:
-            taken = Taken(pa.RecordBatch.from_pylist([], known.schema), None, 0, 0)
-            if renewed == mark and not events:
-                return mark, None, 0
-        return renewed, Batch(taken.rows, renewed.position(), taken.rejected, self.origin, renewed.epoch or 0, events), taken.count
 
     def _must_be_unchanged(self, known: Table, query: Query) -> None:
         catalog = read_catalog(query, known.name)
@@ -114,11 +120,3 @@ def _unreadable(path: Path) -> str:
     if not path.exists():
         return f"{path} does not exist"
     return "" if os.access(path, os.R_OK) else f"{path} may not be read by this user"
-
-
-def _first(taken: Taken | None) -> int | None:
-    """The lowest key, good or not."""
-    if taken is None:
-        return None
-    parts = [taken.rows] if taken.rejected is None else [taken.rows, taken.rejected]
-    return min(int(pc.min(part.column(ROW)).as_py()) for part in parts if part.num_rows)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from attrs import evolve, field, frozen
 
@@ -18,7 +18,7 @@ from lakeward import Refused
 from lakeward.components import Event
 from lakeward_plugins.sources.sqlite.connection import Query
 from lakeward_plugins.sources.sqlite.fingerprint import fingerprints
-from lakeward_plugins.sources.sqlite.table import Table
+from lakeward_plugins.sources.sqlite.table import Table, literal
 
 DENSE = 64  # each of so many rows is an anchor, then one for each doubling of the distance, and the first row
 NEWEST = 4  # anchors looked at between two batches of one read: a moment ago all were
@@ -56,6 +56,13 @@ class Bookmark:
     until: int | None = None
     """The last key of a part that is read again."""
 
+    may_give_less: ClassVar = False
+
+    @property
+    def at_end(self) -> bool:
+        """Nothing more is wanted."""
+        return self.until is not None and self.last is not None and self.last >= self.until
+
     @classmethod
     def of(cls, position: Mapping[str, Any] | None) -> Bookmark:
         """Raises Refused when it is the position of something else: parts of it become parts of a statement."""
@@ -86,8 +93,8 @@ def _is_id(value: object) -> bool:
 
 def life_of(query: Query, table: Table, file: int) -> Life:
     """As it is now."""
-    literal = "'" + table.name.replace("'", "''") + "'"
-    sequence = f"coalesce((SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = {literal}), 0)" if table.autoincrement else "-1"
+    highest = f"SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = {literal(table.name)}"
+    sequence = f"coalesce(({highest}), 0)" if table.autoincrement else "-1"
     now = query(f"SELECT {sequence} AS sequence, schema_version FROM pragma_schema_version", 1).to_pylist()[0]
     return Life(now["sequence"] if table.autoincrement else None, now["schema_version"], file)
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import pyarrow as pa
 from attrs import define, field
 
-from lakeward import Batch, option
+from lakeward import Batch, OptionError, option
+from lakeward.components import Position
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
 
 
@@ -38,12 +39,21 @@ class SqliteSource:
     types: dict[str, Literal["int", "float", "text", "binary"]] = option(
         factory=dict, help="Types of columns whose declared type says something else than what is in them."
     )
+    cursor: Literal["id", "timestamp"] = option(
+        "id", help="What rows are read by; `timestamp` is for tables whose row ids do not ascend with time or are not kept."
+    )
+    lateness: timedelta | None = option(
+        None,
+        help="With `cursor: timestamp`, how long after newer rows a row may come; rows wait so long, later ones are only counted.",
+    )
     busy_timeout: timedelta = option(timedelta(seconds=5), help="How long to wait for a lock that the sensor holds.")
     _database: Database = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """One file."""
-        wanted = Wanted(self.table, self.timestamp, self.columns, self.types, self.busy_timeout)
+        if (self.cursor == "timestamp") != (self.lateness is not None):
+            raise OptionError("lateness", "`cursor: timestamp` needs it, and nothing else does: say how late rows may come, such as 10m")
+        wanted = Wanted(self.table, self.timestamp, self.columns, self.types, self.busy_timeout, self.lateness)
         self._database = Database(self.path, self.path.name, wanted)
 
     # -- the contract --------------------------------------------------------------------------------------------------
@@ -55,6 +65,12 @@ class SqliteSource:
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
         """Batches by ascending key; a batch is of one moment."""
         yield from self._database.read(after, limit)
+
+    def reread(self, first: int, last: int | None, epoch: int, origin: str = "") -> Position:
+        """A position from which the rows with these keys are read again."""
+        if origin not in ("", self._database.origin):
+            raise OptionError("origin", f"there is no input {origin!r}; it is {self._database.origin!r}")
+        return self._database.reread(first, last, epoch)
 
     def close(self) -> None:
         """Nothing to give back: each transaction has ended before its batch goes on."""
@@ -73,6 +89,4 @@ class SqliteSource:
 
     def explain(self) -> str:
         """What was found, and the SQL of one batch."""
-        table = self._database.table()
-        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}"
-        return f"{found}\n{table.select(table.after(':last'), ':rows')}"
+        return self._database.explain()
