@@ -247,7 +247,7 @@ def test_text_that_is_not_utf8_is_rejected_and_kept_in_hex(tmp_path: Path) -> No
 def test_a_batch_of_rejected_rows_only_still_moves_the_position(tmp_path: Path) -> None:
     rows = [(number, "t", "n/a", 1, None) for number in range(1, 5)] + [(9, "t", 1.0, 1, None)]
     batches = read(database(tmp_path / "a.db", READINGS, rows=rows), 2)
-    assert [(batch.rows.num_rows, batch.position) for batch in batches] == [(0, {"id": 2}), (0, {"id": 4}), (1, {"id": 9})]
+    assert [(batch.rows.num_rows, batch.position["id"]) for batch in batches] == [(0, 2), (0, 4), (1, 9)]
     assert batches[0].rows.schema == batches[2].rows.schema
 
 

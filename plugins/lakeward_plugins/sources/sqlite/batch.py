@@ -35,9 +35,9 @@ class TooLongError(Exception):
     """The texts of one column are longer together than an Arrow array can hold (2 GiB): ask for fewer rows."""
 
 
-def take(query: Query, table: Table, after: int | None, limit: int) -> Taken | None:
-    """At most `limit` rows after the key `after`, or None when there are none."""
-    where = table.after(after)
+def take(query: Query, table: Table, after: int | None, limit: int, within: str = "") -> Taken | None:
+    """At most `limit` rows after the key `after`, of those for which the SQL `within` is true; None when there are none."""
+    where = " AND ".join(filter(None, [table.after(after), within]))
     rows, odd = _typed(table, query(table.select(where, limit), limit + 1)), []
     if rows is None:
         where += f" AND {table.key_ref} <= {_last_key(query, table, where, limit)}"
@@ -50,7 +50,7 @@ def take(query: Query, table: Table, after: int | None, limit: int) -> Taken | N
         return None
     if after is not None and any(part.num_rows and part.column(0)[0].as_py() <= after for part in (rows, *odd)):
         raise Unsorted(UNSORTED.format(table.name))
-    if not odd and _hides_rows(query, table, after, rows.column(ROW)):
+    if not odd and _hides_rows(query, table, after, within, rows.column(ROW)):
         raise Unsorted(UNSORTED.format(table.name))
     last = max(part.column(0)[-1].as_py() for part in (rows, *odd) if part.num_rows)
     bad = rows.column(ROW).take(pa.array(_not_utf8(rows), pa.int64()))
@@ -90,7 +90,7 @@ def _must_fit(column: pa.Array[Any]) -> None:
         raise TooLongError from error
 
 
-def _hides_rows(query: Query, table: Table, after: int | None, keys: pa.Array[Any]) -> bool:
+def _hides_rows(query: Query, table: Table, after: int | None, within: str, keys: pa.Array[Any]) -> bool:
     """Whether SQLite finds a row by its key in the middle of the largest gap between the rows that came one after the other.
 
     Then a page is not the one that belongs there, which would not show otherwise if the batch ends on it.
@@ -101,8 +101,8 @@ def _hides_rows(query: Query, table: Table, after: int | None, keys: pa.Array[An
         return False
     end = int(gaps.argmax()) + 1
     middle, high = (int(found[end - 1]) + int(found[end])) // 2, int(found[end])
-    rows = query(table.extent(f"{table.key_ref} > {middle} AND {table.key_ref} < {high}", 1), 1)
-    return bool(rows.column("rows")[0].as_py())
+    where = " AND ".join(filter(None, [f"{table.key_ref} > {middle}", f"{table.key_ref} < {high}", within]))
+    return bool(query(table.extent(where, 1), 1).column("rows")[0].as_py())
 
 
 def _last_key(query: Query, table: Table, where: str, limit: int) -> int:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from attrs import define, evolve, field, frozen
 
 from lakeward import Batch, OptionError, Refused, Retry
-from lakeward.components import Event
+from lakeward.components import Event, Position
 from lakeward.errors import LakewardError
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
 from lakeward_plugins.sources.sqlite.table import Table
@@ -25,6 +25,7 @@ from lakeward_plugins.sources.sqlite.table import Table
 SHOWN = 3  # broken files in a message
 SIDES = ("-wal", "-shm", "-journal")
 GONE = "/"  # before the name of a file in a position: it was there once; no name begins so
+ONLY = "//"  # in a position: the one file that is read; no others
 
 
 def is_pattern(path: Path) -> bool:
@@ -139,6 +140,8 @@ class Files:
         position, names, problems = _positions(after), self.pattern.names(), dict[str, LakewardError]()
         if not names:
             raise Retry(f"no file matches {self.pattern.path} any more; waiting for them to come back")
+        if ONLY in position:
+            names = {name: found for name, found in names.items() if name == position[ONLY]["file"]}
         gone = [name for name in position if not name.startswith(GONE) and name not in names]
         if gone:
             position = {GONE + name if name in gone else name: place for name, place in position.items()}
@@ -159,6 +162,15 @@ class Files:
                 yield self._with_path(batch, names[name], position)
         if problems:
             raise Retry(self._broken(problems, len(names)))
+
+    def reread(self, first: int, last: int | None, epoch: int, origin: str) -> Position:
+        """The position from which the rows of one file come again; with `last`, and then no others. Raises OptionError."""
+        names = list(self.pattern.names())
+        if origin not in names:
+            hint = f"one of {len(names)}, such as {', '.join(names[:SHOWN])}" if names else f"no file matches {self.pattern.path}"
+            raise OptionError("origin", f"there is no input {origin!r}; name it: {hint}" if origin else f"name the input: {hint}")
+        place = self._database(origin).reread(first, last, epoch)
+        return {origin: place} if last is None else {ONLY: {"file": origin}, origin: place}
 
     def _batches(self, name: str, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
         yield from self._like_the_first(name).read(after, limit)

@@ -50,6 +50,8 @@ class Salvage:
     table: Table
     low: int | None
     limit: int
+    until: int | None = None
+    """The last key that is wanted."""
     parts: list[Taken] = field(init=False, factory=list)
     lost: list[tuple[int, int, str]] = field(init=False, factory=list)
     """First and last key of each range that cannot be read, and why."""
@@ -67,7 +69,7 @@ class Salvage:
         try:
             while portion := min(portion, self._room):
                 try:
-                    part = take(self._query, self._way, self.low, portion)
+                    part = self._taken(self._way, self.low, portion)
                 except Unsorted as error:
                     self._leave_out(portion, str(error))
                 except Corrupt as error:
@@ -90,6 +92,13 @@ class Salvage:
     @property
     def _room(self) -> int:
         return self.limit - sum(part.count for part in self.parts)
+
+    @property
+    def _within(self) -> str:
+        return "" if self.until is None else f"{self.table.key_ref} <= {self.until}"
+
+    def _taken(self, way: Table, after: int | None, rows: int) -> Taken | None:
+        return take(self._query, way, after, rows, self._within)
 
     def _query(self, sql: str, rows: int) -> pa.Table:
         self._left -= 1
@@ -134,7 +143,7 @@ class Salvage:
 
     def _reads_after(self, key: int) -> bool:
         try:
-            take(self._query, self._sought, key, 1)
+            self._taken(self._sought, key, 1)
         except Corrupt:
             return False
         return True
@@ -151,7 +160,7 @@ class Salvage:
             except Refused:  # no such table, too
                 continue
             if isinstance(top, int) and top > start:
-                return top
+                return top if self.until is None else min(top, self.until)
         raise _EndlessError(why)
 
     # -- pages that belong elsewhere -----------------------------------------------------------------------------------
@@ -178,7 +187,7 @@ class Salvage:
     def _step_over(self, why: str) -> None:
         """Nothing that can be seen from here on is in its place: ask for the next row by its key."""
         try:
-            part = take(self._query, self._sought, self.low, 1)
+            part = self._taken(self._sought, self.low, 1)
         except Corrupt:
             self._jump(why)
         else:
@@ -187,7 +196,7 @@ class Salvage:
             self._lose(part.last - 1, why)
 
     def _keep_next(self, rows: int) -> None:
-        part = take(self._query, self._way, self.low, rows) if rows else None
+        part = self._taken(self._way, self.low, rows) if rows else None
         if part is not None:
             self._keep(part)
 
@@ -200,7 +209,7 @@ class Salvage:
             return self._stored(portion)
 
     def _stored(self, limit: int) -> list[int]:
-        where = self._way.after(self.low)
+        where = " AND ".join(filter(None, [self._way.after(self.low), self._within]))
         sql = f"SELECT {self.table.key_ref} AS k FROM {self.table.source} WHERE {where} ORDER BY 1 LIMIT {limit}"
         return [int(key) for key in self._query(sql, limit).column("k").to_pylist() if key is not None]
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from attrs import define, field
 
 from lakeward import Batch, OptionError, option
+from lakeward.components import Position
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
 from lakeward_plugins.sources.sqlite.files import Files, Pattern, is_pattern
 
@@ -45,12 +46,21 @@ class SqliteSource:
     path_columns: list[str] = option(
         factory=list, help="Text columns for what the stars in `path` stand for, such as `[city, sensor]`: as many as there are stars."
     )
+    cursor: Literal["id", "timestamp"] = option(
+        "id", help="What rows are read by; `timestamp` is for tables whose row ids do not ascend with time or are not kept."
+    )
+    lateness: timedelta | None = option(
+        None,
+        help="With `cursor: timestamp`, how long after newer rows a row may come; rows wait so long, later ones are only counted.",
+    )
     busy_timeout: timedelta = option(timedelta(seconds=5), help="How long to wait for a lock that the sensor holds.")
     _input: Database | Files = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """One file, or all that match a pattern."""
-        wanted = Wanted(self.table, self.timestamp, self.columns, self.types, self.busy_timeout)
+        if (self.cursor == "timestamp") != (self.lateness is not None):
+            raise OptionError("lateness", "`cursor: timestamp` needs it, and nothing else does: say how late rows may come, such as 10m")
+        wanted = Wanted(self.table, self.timestamp, self.columns, self.types, self.busy_timeout, self.lateness)
         if is_pattern(self.path):
             self._input = Files(Pattern(self.path), wanted, self.path_columns)
         elif self.path_columns:
@@ -71,6 +81,10 @@ class SqliteSource:
     def keep_in(self, folder: Path) -> None:
         """A folder for copies of databases that cannot be opened in their place."""
         self._input.keep_in(folder)
+
+    def reread(self, first: int, last: int | None, epoch: int, origin: str = "") -> Position:
+        """A position from which the rows with these keys are read again."""
+        return self._input.reread(first, last, epoch, origin)
 
     def close(self) -> None:
         """Nothing to give back: each transaction has ended before its batch goes on."""
