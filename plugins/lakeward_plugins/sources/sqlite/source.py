@@ -44,6 +44,7 @@ class SqliteSource:
     )
     lateness: timedelta | None = option(
         None,
+        minimum=0,
         help="With `cursor: timestamp`, how long after newer rows a row may come; rows wait so long, later ones are only counted.",
     )
     busy_timeout: timedelta = option(timedelta(seconds=5), help="How long to wait for a lock that the sensor holds.")
