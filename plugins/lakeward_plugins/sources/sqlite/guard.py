@@ -121,9 +121,9 @@ def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bo
         return _check_without_columns(query, table, mark, watched)
     if briefly:
         newest = dict(list(mark.anchors.items())[-NEWEST:])
-        if fingerprints(query, table, watched, list(newest)).rows == newest:
+        if fingerprints(query, table, watched, list(newest)).rows() == newest:
             return Checked(mark)
-    found = fingerprints(query, table, watched, list(mark.anchors)).rows if mark.anchors else {}
+    found = fingerprints(query, table, watched, list(mark.anchors)).rows() if mark.anchors else {}
     often = Counter(mark.anchors.values())
     same = [key for key, digest in mark.anchors.items() if found.get(key) == digest]
     other = [key for key in found if found[key] != mark.anchors[key]]
@@ -141,7 +141,7 @@ def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bo
 def _check_without_columns(query: Query, table: Table, mark: Bookmark, watched: Sequence[str]) -> Checked:
     """Digests of rows are of no use without a column that was in them; those of the cells of the last row are."""
     assert mark.last is not None  # noqa: S101 - or there were no columns
-    cells = fingerprints(query, table, watched, [mark.last]).cells
+    cells = fingerprints(query, table, watched, [mark.last]).cells()
     if watched and cells == {name: mark.columns[name] for name in watched}:
         return Checked(evolve(mark, anchors={}))
     return _reset(query, table, mark, None, "it has other columns, and its last row that was read is gone or not what it was")
@@ -225,11 +225,12 @@ def renew(
     keys = _spread(query, table, last)
     known = mark.anchors if set(mark.columns) == set(table.watched) else {}
     now = fingerprints(query, table, table.watched, sorted({*(key for key in keys if key not in known), last}))
-    anchors = {key: now.rows.get(key) or known[key] for key in keys}
-    if last not in now.rows:  # deleted: what is known of such rows stays, or others in their place would look new
+    fresh = now.rows()
+    anchors = {key: fresh.get(key) or known[key] for key in keys}
+    if last not in fresh:  # deleted: what is known of such rows stays, or others in their place would look new
         columns = mark.columns if known else dict.fromkeys(table.watched, "")
         return evolve(mark, anchors=dict(sorted({**known, **anchors}.items())), columns=columns), events
-    return evolve(mark, anchors=anchors, columns=now.cells), events
+    return evolve(mark, anchors=anchors, columns=now.cells()), events
 
 
 def _spread(query: Query, table: Table, last: int) -> list[int]:
