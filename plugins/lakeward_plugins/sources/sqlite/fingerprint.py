@@ -78,7 +78,7 @@ def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Seque
             where = [names.index(name) for name in sorted(stored)]
             one = pa.concat_arrays([stored[name] for name in sorted(stored)])  # so that 20 columns cost little more than one
             if storage == "bytes":
-                texts = _joined(one.fill_null(b""), len(ids))
+                texts = _joined(one, len(ids))
                 one = pc.binary_length(one)
             bits = one.fill_null(0).to_numpy(zero_copy_only=False)
             # a value is stored in one way, so in the others it is 0 here
@@ -89,7 +89,7 @@ def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Seque
 def _joined(texts: Any, rows: int) -> list[bytes]:
     """Of column after column, each with so many rows, row by row."""
     columns = [texts[start : start + rows] for start in range(0, len(texts), rows)]
-    joined: list[bytes] = pc.binary_join_element_wise(*columns, b"").to_pylist()
+    joined: list[bytes] = pc.binary_join_element_wise(*columns, b"", null_handling="replace", null_replacement="").to_pylist()
     return joined
 
 

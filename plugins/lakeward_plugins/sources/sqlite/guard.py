@@ -21,7 +21,6 @@ from lakeward_plugins.sources.sqlite.fingerprint import fingerprints
 from lakeward_plugins.sources.sqlite.table import Table, literal
 
 DENSE = 64  # each of so many rows is an anchor, then one for each doubling of the distance, and the first row
-NEWEST = 4  # anchors looked at between two batches of one read: a moment ago all were
 COUNTED = 1_000_000  # rows at most that are counted for a message: a transaction stays short
 SHOWN = 10  # ids in a message
 NEAR_END = 2**62
@@ -113,15 +112,15 @@ class Checked:
 
 
 def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bool = False) -> Checked:
-    """Is this the table that the bookmark is of? `briefly` is for the next batch of the same read."""
+    """Is this the table that the bookmark is of? `briefly`, for the next batch of the same read, looks at the last row only."""
     if mark.last is None or (mark.life is None and mark.epoch is not None):  # the start, of all or of a part
         return Checked(mark)
     watched = [name for name in mark.columns if name in table.names]
     if len(watched) < len(mark.columns):
         return _check_without_columns(query, table, mark, watched)
     if briefly:
-        newest = dict(list(mark.anchors.items())[-NEWEST:])
-        if fingerprints(query, table, watched, list(newest)).rows() == newest:
+        some = [name for name in watched if name == table.timestamp] or watched
+        if some and fingerprints(query, table, some, [mark.last]).cells() == {name: mark.columns[name] for name in some}:
             return Checked(mark)
     found = fingerprints(query, table, watched, list(mark.anchors)).rows() if mark.anchors else {}
     often = Counter(mark.anchors.values())
