@@ -1,7 +1,7 @@
 """Rows of a SQLite table, as a sensor writes them.
 
-The position is the last INTEGER PRIMARY KEY that was read: unlike a time it never comes twice, late or backwards. Each batch is one
-short read transaction on a connection of its own, closed before the batch goes on, so that the sensor can always write and
+The position is the last INTEGER PRIMARY KEY that was read, with digests of rows up to there, by which `guard` notices a file that was
+replaced or rewound. Each batch is one short read transaction on a connection of its own, closed before the batch goes on, so that the sensor can always write and
 checkpoint. A batch is read as if all was well, checked, and read again value by value only when something is off.
 """
 
@@ -27,7 +27,8 @@ class SqliteSource:
     Rows are expected to be appended: a row that changes after it was read is not read again. Column types come from the table's
     declaration; a row with a value of another type becomes a dead letter. A sensor in WAL mode never waits; one without WAL waits
     for the batch being read, about 0.1 s for 100,000 rows, if it has a busy timeout, and is told "database is locked" if not.
-    A file that is replaced, or whose ids start again, is read on from the last id: its rows up to there are not seen.
+    A file that is replaced, restored or emptied, or whose ids start again, is noticed: its rows are read again from behind the last
+    one that is still the same, as a new epoch, and `status` tells how many may have been sent before.
     """
 
     path: Path = option(help="The database file; mount its folder, not the file alone, so that its -wal file is there too.")
