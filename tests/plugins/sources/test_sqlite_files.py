@@ -320,3 +320,33 @@ def test_the_position_of_a_single_file_is_refused(tmp_path: Path, position: dict
     fleet(tmp_path)
     with pytest.raises(Refused, match="is not a position in many databases"):
         next(many(tmp_path).read(position, 10))
+
+
+# -- again -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_of_one_file_is_read_again_and_nothing_else(tmp_path: Path) -> None:
+    fleet(tmp_path, 9)
+    source = many(tmp_path)
+    position = json.loads(json.dumps(source.reread(3, 6, 1_000_000, "athens/s2/data.db")))
+    batches = list(source.read(position, 3))
+    assert values(batches) == [102, 103, 104, 105]
+    assert {(batch.origin, batch.epoch) for batch in batches} == {("athens/s2/data.db", 1_000_000)}
+    assert list(source.read(batches[-1].position, 3)) == []
+
+
+def test_what_comes_after_a_row_of_one_file_is_read_again_beside_the_others(tmp_path: Path) -> None:
+    fleet(tmp_path, 3)
+    source = many(tmp_path)
+    position = list(source.read(None, 10))[-1].position
+    assert values(list(source.read({**position, **source.reread(2, None, 1_000_000, "athens/s2/data.db")}, 10))) == [101, 102]
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"), [("", "name the input: one of 3, such as athens/s1/data.db"), ("x.db", "there is no input 'x.db'")]
+)
+def test_a_file_to_be_read_again_must_be_named(tmp_path: Path, origin: str, words: str) -> None:
+    fleet(tmp_path)
+    with pytest.raises(OptionError, match=words) as caught:
+        many(tmp_path).reread(1, 2, 1_000_000, origin)
+    assert caught.value.option == "origin"

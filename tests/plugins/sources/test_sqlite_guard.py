@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lakeward import Refused
-from lakeward.components import Event
+from lakeward import OptionError, Refused
+from lakeward.components import Event, Rereading
+from lakeward.testing import SourceContract
 from lakeward_plugins.sources.sqlite import SqliteSource
 
 AUTO = "CREATE TABLE r (id INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT, v REAL)"
@@ -482,3 +483,61 @@ def test_the_words_of_a_reset_say_what_happened_and_what_it_costs(tmp_path: Path
         "table 'r': rows that were read are not what they were. It is read again from behind id 95, as epoch 1; "
         "up to 3 rows may be sent again"
     )
+
+
+# -- reading a part again ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [7, 11, 1000])
+@pytest.mark.parametrize(("first", "last"), [(21, 40), (1, 100), (-5, 3), (100, 100), (90, 500), (-(2**63), 2)])
+def test_a_part_is_read_again_under_its_own_epoch_and_then_ends(tmp_path: Path, first: int, last: int, limit: int) -> None:
+    lake = started(tmp_path / "s.db", AUTO)
+    before = dict(lake.rows)
+    lake.position = SqliteSource(lake.path, table="r").reread(first, last, 1_000_000)
+    assert lake.position == {"id": first - 1, "epoch": 1_000_000, "until": last, "anchors": [], "columns": {}} or first == -(2**63)
+    lake.poll(limit)
+    insert(lake.path, 20, "new") if last < 100 else None
+    lake.poll(limit)
+    again = {key: content for (epoch, key), content in lake.rows.items() if epoch == 1_000_000}
+    assert again == {key: content for (epoch, key), content in before.items() if first <= key <= last}
+    assert lake.kinds == []
+
+
+def test_a_position_that_is_set_goes_on_beyond_the_end_and_is_guarded(tmp_path: Path) -> None:
+    lake = started(tmp_path / "s.db", AUTO)
+    lake.position = SqliteSource(lake.path, table="r").reread(51, None, 1_000_000, "s.db")
+    lake.poll()
+    restored(30)(lake.path)
+    lake.poll()
+    assert (lake.kinds, lake.position["epoch"], lake.lost()) == (RESET, 1_000_001, [])
+    assert {key for epoch, key in lake.rows if epoch == 1_000_000} == set(range(51, 101))
+
+
+def test_a_part_that_changes_while_it_is_read_again_is_refused(tmp_path: Path) -> None:
+    lake = started(tmp_path / "s.db", AUTO)
+    batches = SqliteSource(lake.path, table="r").read(SqliteSource(lake.path).reread(1, 90, 1_000_000), 30)
+    next(batches)
+    recreated(AUTO, 150)(lake.path)
+    with pytest.raises(Refused, match="changed while a part of it was read again"):
+        next(batches)
+
+
+def test_a_part_of_another_input_is_refused(tmp_path: Path) -> None:
+    run(tmp_path / "s.db", AUTO)
+    source = SqliteSource(tmp_path / "s.db")
+    assert isinstance(source, Rereading)
+    with pytest.raises(OptionError, match=r"no input 'other.db'; it is 's.db'"):
+        source.reread(1, 2, 1_000_000, "other.db")
+    with pytest.raises(OptionError, match="key 3 is greater than the last, 2"):
+        source.reread(3, 2, 1_000_000)
+
+
+class TestNegativeAndSparseIds(SourceContract):
+    def make(self, tmp_path: Path) -> SqliteSource:
+        path = tmp_path / "s.db"
+        if not path.exists():
+            run(path, PLAIN, *(f"INSERT INTO r VALUES ({number}, {number} || 'T', {number} / 7.0)" for number in range(-40, 40, 3)))
+        return SqliteSource(path, table="r")
+
+    def while_suspended(self, tmp_path: Path) -> None:
+        run(tmp_path / "s.db", "INSERT INTO r VALUES (1000, 'new', 1)")

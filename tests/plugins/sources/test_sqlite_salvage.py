@@ -246,3 +246,36 @@ def test_a_bad_cell_beside_a_bad_page_is_still_a_letter_of_its_own(tmp_path: Pat
     assert (cell.row, cell.row_high, cell.reason) == (7, None, "type")
     assert (span.row, span.row_high, span.reason) == (gone[0], gone[-1], "source_corrupt")
     assert cell.row not in good([batch])
+
+
+# -- damage and the guard ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["AUTOINCREMENT", ""])
+@pytest.mark.parametrize("number", [0, 20, -2], ids=["first leaf", "in the middle", "what was read last"])
+def test_damage_to_rows_that_were_read_starts_no_new_life(tmp_path: Path, key: str, number: int) -> None:
+    path = make(tmp_path / "a.db", key=key)
+    (batch,) = read(path)
+    damage(path, leaves(path)[number], bytes(PAGE))
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO readings (timestamp) VALUES ('later')")
+    position = batch.position
+    for rows in ([5001], []):
+        batches = list(SqliteSource(path, table="readings").read(position, 1000))
+        assert good(batches) == rows
+        assert {one.epoch for one in batches} <= {0}
+        assert [event for one in batches for event in one.events] == []
+        position = batches[-1].position if batches else position
+
+
+@pytest.mark.parametrize("key", ["AUTOINCREMENT", ""])
+def test_a_damaged_table_that_is_replaced_is_noticed_all_the_same(tmp_path: Path, key: str) -> None:
+    path = make(tmp_path / "a.db", key=key)
+    damage(path, leaves(path)[20], bytes(PAGE))
+    batches = read(path, 1000)
+    path.unlink()
+    with closing(sqlite3.connect(make(path, 10, key))) as connection, connection:
+        connection.execute("UPDATE readings SET temperature = temperature + 1")
+    again = list(SqliteSource(path, table="readings").read(batches[-1].position, 1000))
+    assert good(again) == list(range(1, 11))
+    assert [(event.kind, one.epoch) for one in again for event in one.events] == [("source_reset", 1)]

@@ -101,6 +101,8 @@ class Database:
             raise OptionError("origin", f"there is no input {origin!r}; it is {self.origin!r}")
         if self.wanted.lateness is not None:
             raise OptionError("cursor", "with `cursor: timestamp` rows are not found again by key; read all with another --state-dir")
+        if last is not None and first > last:
+            raise OptionError("first", f"the first key {first} is greater than the last, {last}")
         return byid.reread(first, last, epoch).position()
 
     def explain(self) -> str:

@@ -26,17 +26,36 @@ VALUES: Mapping[Storage, str] = {
     "bytes": "CASE typeof({0}) WHEN 'text' THEN CAST({0} AS BLOB) "
     "WHEN 'blob' THEN CASE WHEN length({0}) > 4096 THEN CAST(length({0}) AS BLOB) ELSE {0} END END",
 }
-Values = Sequence[tuple[tuple[str, Storage], Any]]
-"""Arrow arrays of what is stored in a column in one way, NULL where it is stored in another."""
 ROW_DIGEST, CELL_DIGEST = 8, 4  # bytes
 
 
 @frozen
 class Fingerprints:
-    """Of the rows that are there: a digest of each, and one of each cell of the last row."""
+    """Of the rows that are there, by ascending key."""
 
-    rows: Mapping[int, str]
-    cells: Mapping[str, str]
+    names: list[str]
+    keys: list[int]
+    types: list[str]
+    """Of all values in a row, a letter for each."""
+    numbers: npt.NDArray[np.int64]
+    """For each row and column the integer, the bits of the float, or the length of the text."""
+    texts: list[bytes]
+    """All texts and blobs of a row in one piece; where each ends, the lengths say."""
+
+    def rows(self) -> dict[int, str]:
+        """A digest of each."""
+        parts = zip(self.types, self.numbers, self.texts, strict=True)
+        digests = (_digest(ROW_DIGEST, types.encode(), numbers.tobytes(), texts) for types, numbers, texts in parts)
+        return dict(zip(self.keys, digests, strict=True))
+
+    def cells(self) -> dict[str, str]:
+        """A digest of each cell in the last row, if there is one."""
+        digests, end = {}, 0
+        for row in range(len(self.keys))[-1:]:
+            for name, letter, number in zip(self.names, self.types[row], self.numbers[row], strict=True):
+                start, end = end, end + (int(number) if STORAGES.get(letter) == "bytes" else 0)
+                digests[name] = _digest(CELL_DIGEST, letter.encode(), number.tobytes(), self.texts[row][start:end])
+        return digests
 
 
 def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Sequence[int]) -> Fingerprints:
@@ -51,15 +70,27 @@ def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Seque
     ids, types = (column.to_pylist() for column in batch.columns[:2])
     odd = {(name, STORAGES[letter]) for row in set(types) for name, letter in zip(names, row, strict=True) if letter in STORAGES}
     more = sorted(odd.difference(wanted))
-    values: Values = list(zip(wanted, batch.columns[2:], strict=True))
-    if more:
-        values = [*values, *zip(more, _fetch(query, table, names, more, keys).columns[2:], strict=True)]
-    numbers, texts = _numbers(names, values, batch.num_rows), _texts(values, batch.num_rows)
-    rows = {
-        key: _digest(ROW_DIGEST, row.encode(), numbers[index].tobytes(), texts[index])
-        for index, (key, row) in enumerate(zip(ids, types, strict=True))
-    }
-    return Fingerprints(rows, _cells(names, values, numbers, types) if ids else {})
+    arrays = batch.columns[2:] + (_fetch(query, table, names, more, keys).columns[2:] if more else [])
+    numbers, texts = np.zeros((len(ids), len(names)), np.int64), [b""] * len(ids)
+    for storage in ("integer", "real", "bytes"):
+        stored = {name: array for (name, each), array in zip([*wanted, *more], arrays, strict=True) if each == storage}
+        if stored and ids:
+            where = [names.index(name) for name in sorted(stored)]
+            one = pa.concat_arrays([stored[name] for name in sorted(stored)])  # so that 20 columns cost little more than one
+            if storage == "bytes":
+                texts = _joined(one, len(ids))
+                one = pc.binary_length(one)
+            bits = one.fill_null(0).to_numpy(zero_copy_only=False)
+            # a value is stored in one way, so in the others it is 0 here
+            numbers[:, where] += (bits.view(np.int64) if storage == "real" else bits).reshape(len(where), -1).T
+    return Fingerprints(names, ids, types, numbers, texts)
+
+
+def _joined(texts: Any, rows: int) -> list[bytes]:
+    """Of column after column, each with so many rows, row by row."""
+    columns = [texts[start : start + rows] for start in range(0, len(texts), rows)]
+    joined: list[bytes] = pc.binary_join_element_wise(*columns, b"", null_handling="replace", null_replacement="").to_pylist()
+    return joined
 
 
 def _fetch(query: Query, table: Table, names: Sequence[str], wanted: Sequence[tuple[str, Storage]], keys: Sequence[int]) -> pa.RecordBatch:
@@ -70,36 +101,6 @@ def _fetch(query: Query, table: Table, names: Sequence[str], wanted: Sequence[tu
     among = f"{table.key_ref} IN ({', '.join(map(str, keys))})"
     sql = f"SELECT {', '.join(samples)} UNION ALL SELECT {', '.join(values)} FROM {table.source} WHERE {among} ORDER BY 1"
     return query(sql, len(keys) + 1).to_batches()[0].slice(1)
-
-
-def _numbers(names: Sequence[str], values: Values, rows: int) -> npt.NDArray[np.int64]:
-    """A number for each row and column: the integer, the bits of the float, or the length of the text."""
-    numbers = np.zeros((rows, len(names)), np.int64)
-    for (name, storage), array in values:
-        plain: Any = pc.binary_length(array) if storage == "bytes" else array
-        bits = plain.fill_null(0).to_numpy(zero_copy_only=False)
-        numbers[:, names.index(name)] += bits.view(np.int64) if storage == "real" else bits  # a cell has one storage, the others are 0
-    return numbers
-
-
-def _texts(values: Values, rows: int) -> list[bytes]:
-    """All texts and blobs of a row in one piece; where each ends, the lengths say."""
-    texts = [array.fill_null(b"") for (_, storage), array in sorted(values, key=lambda value: value[0]) if storage == "bytes"]
-    joined: list[bytes] = pc.binary_join_element_wise(*texts, b"").to_pylist() if texts else [b""] * rows
-    return joined
-
-
-def _cells(
-    names: Sequence[str],
-    values: Values,
-    numbers: npt.NDArray[np.int64],
-    types: Sequence[str],
-) -> dict[str, str]:
-    texts = {name: array[-1].as_py() or b"" for (name, storage), array in values if storage == "bytes" and array[-1].is_valid}
-    return {
-        name: _digest(CELL_DIGEST, types[-1][index].encode(), numbers[-1, index].tobytes(), texts.get(name, b""))
-        for index, name in enumerate(names)
-    }
 
 
 def _digest(size: int, *parts: bytes) -> str:

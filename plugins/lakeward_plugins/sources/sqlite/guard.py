@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -18,11 +19,10 @@ from attrs import evolve, field, frozen
 from lakeward import ROW, Refused
 from lakeward.components import Event
 from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
-from lakeward_plugins.sources.sqlite.fingerprint import Fingerprints, fingerprints
+from lakeward_plugins.sources.sqlite.fingerprint import fingerprints
 from lakeward_plugins.sources.sqlite.table import Table, literal
 
 DENSE = 64  # each of so many rows is an anchor, then one for each doubling of the distance, and the first row
-NEWEST = 4  # anchors looked at between two batches of one read: a moment ago all were
 COUNTED = 1_000_000  # rows at most that are counted for a message: a transaction stays short
 SHOWN = 10  # ids in a message
 NEAR_END = 2**62
@@ -117,7 +117,7 @@ class Checked:
 
 
 def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bool = False) -> Checked:
-    """Is this the table that the bookmark is of? `briefly` is for the next batch of the same read.
+    """Is this the table that the bookmark is of? `briefly`, for the next batch of the same read, looks at the last row only.
 
     A page that cannot be read says nothing against it: whoever reads on will say what is damaged.
     """
@@ -134,8 +134,8 @@ def _check(query: Query, table: Table, mark: Bookmark, life: Life, briefly: bool
     if len(watched) < len(mark.columns):
         return _check_without_columns(query, table, mark, watched)
     if briefly:
-        newest = dict(list(mark.anchors.items())[-NEWEST:])
-        if _rows_now(query, table, watched, newest) == newest:
+        some = [name for name in watched if name == table.timestamp] or watched
+        if some and fingerprints(query, table, some, [mark.last]).cells() == {name: mark.columns[name] for name in some}:
             return Checked(mark)
     found = _rows_now(query, table, watched, mark.anchors) if mark.anchors else {}
     often = Counter(mark.anchors.values())
@@ -155,7 +155,7 @@ def _check(query: Query, table: Table, mark: Bookmark, life: Life, briefly: bool
 def _rows_now(query: Query, table: Table, watched: Sequence[str], anchors: Mapping[int, str]) -> Mapping[int, str]:
     """Digests of the rows with these keys. Those that cannot be read are taken for what they were."""
     try:
-        return fingerprints(query, table, watched, list(anchors)).rows
+        return fingerprints(query, table, watched, list(anchors)).rows()
     except Corrupt:
         if len(anchors) == 1:
             return anchors
@@ -166,7 +166,7 @@ def _rows_now(query: Query, table: Table, watched: Sequence[str], anchors: Mappi
 def _check_without_columns(query: Query, table: Table, mark: Bookmark, watched: Sequence[str]) -> Checked:
     """Digests of rows are of no use without a column that was in them; those of the cells of the last row are."""
     assert mark.last is not None  # noqa: S101 - or there were no columns
-    cells = fingerprints(query, table, watched, [mark.last]).cells
+    cells = fingerprints(query, table, watched, [mark.last]).cells()
     if watched and cells == {name: mark.columns[name] for name in watched}:
         return Checked(evolve(mark, anchors={}))
     return _reset(query, table, mark, None, "it has other columns, and its last row that was read is gone or not what it was")
@@ -250,11 +250,12 @@ def renew(
     keys = _spread(query, table, last)
     known = mark.anchors if set(mark.columns) == set(table.watched) else {}
     now = fingerprints(query, table, table.watched, sorted({*(key for key in keys if key not in known), last}))
-    anchors = {key: digest for key in keys if (digest := now.rows.get(key) or known.get(key))}
-    if last not in now.rows:  # deleted: what is known of such rows stays, or others in their place would look new
+    fresh = now.rows()
+    anchors = {key: digest for key in keys if (digest := fresh.get(key) or known.get(key))}
+    if last not in fresh:  # deleted: what is known of such rows stays, or others in their place would look new
         columns = mark.columns if known else dict.fromkeys(table.watched, "")
         return evolve(mark, anchors=dict(sorted({**known, **anchors}.items())), columns=columns), events
-    return evolve(mark, anchors=anchors, columns=now.cells), events
+    return evolve(mark, anchors=anchors, columns=now.cells()), events
 
 
 def renew_beside_damage(
@@ -263,14 +264,15 @@ def renew_beside_damage(
     """The same for a table of which not all pages can be read: its anchors are rows that just were."""
     mark = checked.mark
     keys = [int(key) for key in rows.column(ROW)[-DENSE:].to_pylist() if key is not None] if rows else []
-    try:
+    fresh: Mapping[int, str] = {}
+    cells: Mapping[str, str] = {}
+    with suppress(Corrupt):
         now = fingerprints(query, table, table.watched, keys)
-    except Corrupt:
-        now = Fingerprints({}, {})
+        fresh, cells = now.rows(), now.cells()
     known = mark.anchors if set(mark.columns) == set(table.watched) else {}
     last = mark.last if last is None else last
-    columns = now.cells if last in now.rows else mark.columns if known else dict.fromkeys(table.watched, "")
-    anchors = dict(sorted({**known, **now.rows}.items())[-2 * DENSE :])
+    columns = cells if last in fresh else mark.columns if known else dict.fromkeys(table.watched, "")
+    anchors = dict(sorted({**known, **fresh}.items())[-2 * DENSE :])
     return evolve(mark, last=last, epoch=mark.epoch or 0, life=life, anchors=anchors, columns=columns), checked.events
 
 

@@ -1,8 +1,9 @@
 """Rows of a SQLite table, as a sensor writes them.
 
-The position is the last INTEGER PRIMARY KEY that was read: unlike a time it never comes twice, late or backwards. Each batch is one
-short read transaction on a connection of its own, closed before the batch goes on, so that the sensor can always write and
-checkpoint. A batch is read as if all was well, checked, and read again value by value only when something is off.
+The position is the last INTEGER PRIMARY KEY that was read, with digests of rows up to there, by which `guard` notices a file that was
+replaced or rewound. Each batch is one short read transaction on a connection of its own, closed before the batch goes on, so that the
+sensor can always write and checkpoint. A batch is read as if all was well, checked, and read again value by value only when something
+is off.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class SqliteSource:
     Rows are expected to be appended: a row that changes after it was read is not read again. Column types come from the table's
     declaration; a row with a value of another type becomes a dead letter. A sensor in WAL mode never waits; one without WAL waits
     for the batch being read, about 0.1 s for 100,000 rows, if it has a busy timeout, and is told "database is locked" if not.
-    A file that is replaced, or whose ids start again, is read on from the last id: its rows up to there are not seen.
+    A file that is replaced, restored or emptied, or whose ids start again, is noticed: its rows are read again from behind the last
+    one that is still the same, as a new epoch, and `status` tells how many may have been sent before.
     """
 
     path: Path = option(
@@ -51,6 +53,7 @@ class SqliteSource:
     )
     lateness: timedelta | None = option(
         None,
+        minimum=0,
         help="With `cursor: timestamp`, how long after newer rows a row may come; rows wait so long, later ones are only counted.",
     )
     busy_timeout: timedelta = option(timedelta(seconds=5), help="How long to wait for a lock that the sensor holds.")
