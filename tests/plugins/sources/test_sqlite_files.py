@@ -1,6 +1,7 @@
 """Many databases as one source: all rows of all files, each with its place, and broken ones that stop nobody."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -185,6 +186,34 @@ def test_when_all_are_gone_the_folder_is_and_that_may_pass(tmp_path: Path) -> No
     source.schema()
     (tmp_path / "data").rename(tmp_path / "unmounted")
     assert "no file matches" in until_retry(source, None)[1]
+
+
+def test_a_file_that_was_not_written_is_not_opened_again(tmp_path: Path) -> None:
+    fleet(tmp_path, 2)
+    path, long_ago = tmp_path / "athens/s2/data.db", (1_700_000_000, 1_700_000_000)
+    for place in PLACES:
+        os.utime(tmp_path / place / "data.db", long_ago)
+    source = many(tmp_path)
+    position = list(source.read(None, 10))[-1].position
+    content = path.stat().st_size
+    fill(path, [9])
+    os.utime(path, long_ago)  # so that nobody can tell, but who looks into it
+    assert path.stat().st_size == content
+    assert values(list(source.read(position, 10))) == []
+    assert values(list(many(tmp_path).read(position, 10))) == [9]
+    os.utime(path)
+    assert values(list(source.read(position, 10))) == [9]
+    assert sorted(values(list(source.read(None, 10)))) == [0, 1, 9, 100, 101, 200, 201]  # a position from before counts, as ever
+
+
+def test_a_file_that_was_written_a_moment_ago_is_opened_again(tmp_path: Path) -> None:
+    fleet(tmp_path, 2)
+    source, path = many(tmp_path), tmp_path / "athens/s2/data.db"
+    position = list(source.read(None, 10))[-1].position
+    times = path.stat().st_mtime_ns
+    fill(path, [9])
+    os.utime(path, ns=(times, times))  # as if both writes had come within a tick of the clock
+    assert values(list(source.read(position, 10))) == [9]
 
 
 # -- broken files ------------------------------------------------------------------------------------------------------

@@ -342,3 +342,13 @@ def test_mount_points_with_spaces_are_understood(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(opening, "MOUNTS", tmp_path / "mountinfo")
     with pytest.raises(OptionError, match="is mounted as a single file"):
         SqliteSource(path).schema()
+
+
+def test_a_run_keeps_the_copy_in_its_state_directory(tmp_path: Path) -> None:
+    killed_in_a_transaction(tmp_path / "a.db")
+    (tmp_path / "pipeline.yaml").write_text("name: p\nsource: {use: sqlite, path: a.db}\nsinks: {out: {use: parquet, path: lake}}\n")
+    command = [sys.executable, "-m", "lakeward", "run", "pipeline.yaml", "--once", "--state-dir", "state"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.returncode, "150 rows read = 150 delivered" in ran.stdout + ran.stderr) == (0, True), ran.stderr
+    assert (tmp_path / "state" / "source" / "copy.db").stat().st_size
+    assert (tmp_path / "a.db-journal").stat().st_size

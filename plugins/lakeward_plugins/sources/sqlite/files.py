@@ -20,6 +20,7 @@ from lakeward import Batch, OptionError, Refused, Retry
 from lakeward.components import Event, Position
 from lakeward.errors import LakewardError
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
+from lakeward_plugins.sources.sqlite.opening import Stamp
 from lakeward_plugins.sources.sqlite.table import Table
 
 SHOWN = 3  # broken files in a message
@@ -77,6 +78,8 @@ class Files:
     _folder: Path | None = field(init=False, default=None)
     _databases: dict[str, Database] = field(init=False, factory=dict)
     _first: Database | None = field(init=False, default=None)
+    _at_end: dict[str, tuple[Stamp | None, Mapping[str, Any] | None]] = field(init=False, factory=dict)
+    """How each file was when it was read up to its end, and the position there."""
 
     def __attrs_post_init__(self) -> None:
         """Each name needs a star."""
@@ -146,7 +149,8 @@ class Files:
         if gone:
             position = {GONE + name if name in gone else name: place for name, place in position.items()}
             yield self._farewell(gone, position)
-        turns = {name: self._batches(name, position.get(name, position.get(GONE + name)), limit) for name in names}
+        places = {name: position.get(name, position.get(GONE + name)) for name in names}
+        turns = {name: self._batches(name, places[name], limit) for name in names if not self._is_quiet(name, places[name])}
         while turns:
             for name in list(turns):
                 try:
@@ -173,7 +177,17 @@ class Files:
         return {origin: place} if last is None else {ONLY: {"file": origin}, origin: place}
 
     def _batches(self, name: str, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
-        yield from self._like_the_first(name).read(after, limit)
+        database = self._like_the_first(name)
+        before = database.opening.quiet()
+        for batch in database.read(after, limit):
+            after = batch.position
+            yield batch
+        self._at_end[name] = (before, after)
+
+    def _is_quiet(self, name: str, place: Mapping[str, Any] | None) -> bool:
+        """Whether the file was read up to there and was not written since: most of many are quiet, and opening each costs time."""
+        before, end = self._at_end.get(name, (None, None))
+        return before is not None and name in self._databases and end == place and self._databases[name].opening.quiet() == before
 
     def _with_path(self, batch: Batch, found: Sequence[str], position: Mapping[str, Any]) -> Batch:
         rows, refused = batch.rows, batch.rejected

@@ -31,6 +31,7 @@ from lakeward_plugins.sources.sqlite.connection import Query, Shut, transaction
 SIDES = ("-wal", "-journal")  # beside the database, with content that belongs to it
 MOUNTS = Path("/proc/self/mountinfo")
 SETTLED = 0.05  # seconds: a change so soon after another one may leave the time of change as it was
+COARSEST = 3  # seconds, of the times of change that file systems keep
 PATIENCE = 20  # times SETTLED
 
 Stamp = tuple[tuple[int, int, int] | None, ...]
@@ -75,6 +76,12 @@ class Opening:
         self.way = "as a copy, because SQLite would have to write beside the file and may not"
         copy = self._copy(stack, real, before)
         return stack.enter_context(transaction(copy, self.busy_timeout, "mode=rw", self.path))
+
+    def quiet(self) -> Stamp | None:
+        """What would be another if the file was written from now on; None when it was written a moment ago and that might not show."""
+        stamp = _stamp(Path(os.path.realpath(self.path)))
+        newest = max((changed for _, _, changed in filter(None, stamp)), default=0)
+        return stamp if stamp[0] and 0 < newest < time.time_ns() - COARSEST * 1e9 else None
 
     # -- the copy ------------------------------------------------------------------------------------------------------
 
