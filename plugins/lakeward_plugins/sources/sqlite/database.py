@@ -61,10 +61,14 @@ class Database:
                 continue
             if taken is None:
                 return
-            yield Batch(taken.rows, {"id": taken.last}, taken.rejected, self.origin)
-            if taken.count < asked:
+            last, more = taken.last, taken.count == asked
+            batch = Batch(taken.rows, {"id": last}, taken.rejected, self.origin)
+            del taken
+            yield batch
+            del batch  # both names would keep its memory while the next one is read
+            if not more:
                 return
-            last, asked = taken.last, limit
+            asked = limit
 
     def _take(self, last: int | None, limit: int) -> Taken | None:
         known = self.table()
