@@ -173,6 +173,7 @@ class Run:
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
                 self._take(batch)
+            del batch  # here and where it comes from, it would take memory while the next one is read
             if self._stopping():
                 return
 
@@ -186,6 +187,7 @@ class Run:
                 if batch is None:
                     return
                 yield batch
+                del batch
             elif self._somebody_delivers() or not self._spool_is_full():  # looked at in this order, both are of one moment
                 self._bell.wait(1.0)
             else:

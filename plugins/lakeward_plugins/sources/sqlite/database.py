@@ -88,10 +88,14 @@ class Database:
             except TooLongError:
                 asked //= 2
                 continue
+            more = taken is not None and (taken.count >= asked or mark.may_give_less)
             if taken or events or renewed != mark:
                 rows = taken.rows if taken else pa.RecordBatch.from_pylist([], self.table().schema)
-                yield Batch(rows, renewed.position(), taken.rejected if taken else None, self.origin, renewed.epoch or 0, events)
-            if taken is None or (taken.count < asked and not mark.may_give_less):
+                batch = Batch(rows, renewed.position(), taken.rejected if taken else None, self.origin, renewed.epoch or 0, events)
+                del taken, rows
+                yield batch
+                del batch  # any of these names would keep its memory while the next one is read
+            if not more:
                 return
             mark, asked, going_on = renewed, limit, True
 
