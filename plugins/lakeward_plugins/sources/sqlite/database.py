@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +17,9 @@ from lakeward.components import Event, Position
 from lakeward_plugins.sources.sqlite import byid, bytime
 from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError
 from lakeward_plugins.sources.sqlite.bytime import Mark
-from lakeward_plugins.sources.sqlite.connection import Query, transaction
+from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
 from lakeward_plugins.sources.sqlite.guard import Bookmark
+from lakeward_plugins.sources.sqlite.opening import Opening
 from lakeward_plugins.sources.sqlite.table import Catalog, Kind, Table, find_table, read_catalog
 
 
@@ -45,17 +47,36 @@ class Database:
     path: Path
     origin: str
     wanted: Wanted
+    opening: Opening = field(init=False)
     _table: Table | None = field(init=False, default=None)
 
+    def __attrs_post_init__(self) -> None:
+        """How it is opened is a matter of its own."""
+        self.opening = Opening(self.path, self.wanted.busy_timeout)
+
     def table(self) -> Table:
-        """The table as it was when it was first looked at. Raises OptionError, Retry or Refused."""
+        """The table as it was when it was first looked at. Raises OptionError or Retry."""
         if self._table is None:
             problem = _unreadable(self.path)
             if problem:
                 raise OptionError("path", problem)
-            with transaction(self.path, self.wanted.busy_timeout) as query:
-                self._table = self.wanted.find(read_catalog(query), self.wanted.table)
+            try:
+                with self.opening.transaction() as query:
+                    self._table = self.wanted.find(read_catalog(query), self.wanted.table)
+            except Corrupt as error:
+                raise OptionError("path", f"{error}; repair it, as `.recover` of sqlite3 does, or take another file") from error
+            except Refused as error:
+                raise OptionError("path", str(error)) from error
         return self._table
+
+    def schema(self) -> pa.Schema:
+        """The row key, then the columns of the table."""
+        return self.table().schema
+
+    def keep_in(self, folder: Path) -> None:
+        """A folder for a copy, should one be needed. What is in it from before is of no use any more."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self.opening.folder = folder
 
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
         """Batches in the order of the cursor; a batch is of one moment."""
@@ -74,8 +95,10 @@ class Database:
                 return
             mark, asked, going_on = renewed, limit, True
 
-    def reread(self, first: int, last: int | None, epoch: int) -> Position:
+    def reread(self, first: int, last: int | None, epoch: int, origin: str = "") -> Position:
         """The position from which the rows with these keys come again. Raises OptionError."""
+        if origin not in ("", self.origin):
+            raise OptionError("origin", f"there is no input {origin!r}; it is {self.origin!r}")
         if self.wanted.lateness is not None:
             raise OptionError("cursor", "with `cursor: timestamp` rows are not found again by key; read all with another --state-dir")
         if last is not None and first > last:
@@ -83,12 +106,12 @@ class Database:
         return byid.reread(first, last, epoch).position()
 
     def explain(self) -> str:
-        """What was found, and the SQL of one batch."""
+        """What was found and how it was opened, and the SQL of one batch."""
         table = self.table()
-        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}"
+        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}; opened {self.opening.way}"
         if self.wanted.lateness is None:
             return f"{found}\n{table.select(table.after(':last'), ':rows')}"
-        with transaction(self.path, self.wanted.busy_timeout) as query:
+        with self.opening.transaction() as query:
             return f"{found}\n{bytime.explain(query, table, self.wanted.lateness)}"
 
     def _poll(self, mark: Bookmark | Mark, limit: int, going_on: bool) -> tuple[Bookmark | Mark, Taken | None, tuple[Event, ...]]:
@@ -99,7 +122,7 @@ class Database:
         except FileNotFoundError:
             raise Retry(f"{self.path} is gone; waiting for it to come back") from None
         try:
-            with transaction(self.path, self.wanted.busy_timeout) as query:
+            with self.opening.transaction() as query:
                 self._must_be_unchanged(known, query)
                 if isinstance(mark, Mark):
                     return bytime.advance(query, known, mark, limit, self.wanted.lateness or timedelta())

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
+import pyarrow as pa
 from attrs import evolve, field, frozen
 
-from lakeward import Refused
+from lakeward import ROW, Refused
 from lakeward.components import Event
-from lakeward_plugins.sources.sqlite.connection import Query
+from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
 from lakeward_plugins.sources.sqlite.fingerprint import fingerprints
 from lakeward_plugins.sources.sqlite.table import Table, literal
 
@@ -91,10 +93,13 @@ def _is_id(value: object) -> bool:
 
 
 def life_of(query: Query, table: Table, file: int) -> Life:
-    """As it is now."""
+    """As it is now; without a sequence when it cannot be read."""
     highest = f"SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = {literal(table.name)}"
     sequence = f"coalesce(({highest}), 0)" if table.autoincrement else "-1"
-    now = query(f"SELECT {sequence} AS sequence, schema_version FROM pragma_schema_version", 1).to_pylist()[0]
+    try:
+        now = query(f"SELECT {sequence} AS sequence, schema_version FROM pragma_schema_version", 1).to_pylist()[0]
+    except Corrupt:
+        return Life(None, 0, file)
     return Life(now["sequence"] if table.autoincrement else None, now["schema_version"], file)
 
 
@@ -112,7 +117,17 @@ class Checked:
 
 
 def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bool = False) -> Checked:
-    """Is this the table that the bookmark is of? `briefly`, for the next batch of the same read, looks at the last row only."""
+    """Is this the table that the bookmark is of? `briefly`, for the next batch of the same read, looks at the last row only.
+
+    A page that cannot be read says nothing against it: whoever reads on will say what is damaged.
+    """
+    try:
+        return _check(query, table, mark, life, briefly)
+    except Corrupt:
+        return Checked(mark)
+
+
+def _check(query: Query, table: Table, mark: Bookmark, life: Life, briefly: bool) -> Checked:
     if mark.last is None or (mark.life is None and mark.epoch is not None):  # the start, of all or of a part
         return Checked(mark)
     watched = [name for name in mark.columns if name in table.names]
@@ -122,7 +137,7 @@ def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bo
         some = [name for name in watched if name == table.timestamp] or watched
         if some and fingerprints(query, table, some, [mark.last]).cells() == {name: mark.columns[name] for name in some}:
             return Checked(mark)
-    found = fingerprints(query, table, watched, list(mark.anchors)).rows() if mark.anchors else {}
+    found = _rows_now(query, table, watched, mark.anchors) if mark.anchors else {}
     often = Counter(mark.anchors.values())
     same = [key for key, digest in mark.anchors.items() if found.get(key) == digest]
     other = [key for key in found if found[key] != mark.anchors[key]]
@@ -135,6 +150,17 @@ def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bo
         if why:
             return _reset(query, table, mark, proof, why)
     return Checked(evolve(mark, anchors={**mark.anchors, **found}), _mutated(table, mark, other), mark.last not in found)
+
+
+def _rows_now(query: Query, table: Table, watched: Sequence[str], anchors: Mapping[int, str]) -> Mapping[int, str]:
+    """Digests of the rows with these keys. Those that cannot be read are taken for what they were."""
+    try:
+        return fingerprints(query, table, watched, list(anchors)).rows()
+    except Corrupt:
+        if len(anchors) == 1:
+            return anchors
+        known, half = list(anchors.items()), len(anchors) // 2
+        return {**_rows_now(query, table, watched, dict(known[:half])), **_rows_now(query, table, watched, dict(known[half:]))}
 
 
 def _check_without_columns(query: Query, table: Table, mark: Bookmark, watched: Sequence[str]) -> Checked:
@@ -225,11 +251,29 @@ def renew(
     known = mark.anchors if set(mark.columns) == set(table.watched) else {}
     now = fingerprints(query, table, table.watched, sorted({*(key for key in keys if key not in known), last}))
     fresh = now.rows()
-    anchors = {key: fresh.get(key) or known[key] for key in keys}
+    anchors = {key: digest for key in keys if (digest := fresh.get(key) or known.get(key))}
     if last not in fresh:  # deleted: what is known of such rows stays, or others in their place would look new
         columns = mark.columns if known else dict.fromkeys(table.watched, "")
         return evolve(mark, anchors=dict(sorted({**known, **anchors}.items())), columns=columns), events
     return evolve(mark, anchors=anchors, columns=now.cells()), events
+
+
+def renew_beside_damage(
+    query: Query, table: Table, checked: Checked, life: Life, rows: pa.RecordBatch | None, last: int | None
+) -> tuple[Bookmark, tuple[Event, ...]]:
+    """The same for a table of which not all pages can be read: its anchors are rows that just were."""
+    mark = checked.mark
+    keys = [int(key) for key in rows.column(ROW)[-DENSE:].to_pylist() if key is not None] if rows else []
+    fresh: Mapping[int, str] = {}
+    cells: Mapping[str, str] = {}
+    with suppress(Corrupt):
+        now = fingerprints(query, table, table.watched, keys)
+        fresh, cells = now.rows(), now.cells()
+    known = mark.anchors if set(mark.columns) == set(table.watched) else {}
+    last = mark.last if last is None else last
+    columns = cells if last in fresh else mark.columns if known else dict.fromkeys(table.watched, "")
+    anchors = dict(sorted({**known, **fresh}.items())[-2 * DENSE :])
+    return evolve(mark, last=last, epoch=mark.epoch or 0, life=life, anchors=anchors, columns=columns), checked.events
 
 
 def _spread(query: Query, table: Table, last: int) -> list[int]:
