@@ -3,6 +3,9 @@
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -541,3 +544,15 @@ class TestNegativeAndSparseIds(SourceContract):
 
     def while_suspended(self, tmp_path: Path) -> None:
         run(tmp_path / "s.db", "INSERT INTO r VALUES (1000, 'new', 1)")
+
+
+def test_a_poll_without_new_rows_starts_no_heavy_library(tmp_path: Path) -> None:
+    lake = started(tmp_path / "s.db", AUTO)
+    script = """
+        import json, sys
+        from pathlib import Path
+        from lakeward_plugins.sources.sqlite import SqliteSource
+        assert list(SqliteSource(Path(sys.argv[1]), table="r").read(json.loads(sys.argv[2]), 10)) == []
+        print("pandas" in sys.modules)"""
+    command = [sys.executable, "-c", textwrap.dedent(script), str(lake.path), json.dumps(lake.position)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

@@ -63,7 +63,7 @@ def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Seque
 
     One query is enough as long as values have the types of their columns; what has another type is fetched by a second one.
     """
-    names = sorted(columns)
+    names = sorted(columns)  # below without pa.scalar() and to_numpy(): they import pandas, which takes longer than all the rest
     kinds = {column.name: column.kind for column in table.columns}
     wanted = [(name, USUAL[kinds.get(name, "text")]) for name in names]
     batch: Any = _fetch(query, table, names, wanted, keys)
@@ -79,17 +79,19 @@ def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Seque
             one = pa.concat_arrays([stored[name] for name in sorted(stored)])  # so that 20 columns cost little more than one
             if storage == "bytes":
                 texts = _joined(one, len(ids))
-                one = pc.binary_length(one)
-            bits = one.fill_null(0).to_numpy(zero_copy_only=False)
-            # a value is stored in one way, so in the others it is 0 here
-            numbers[:, where] += (bits.view(np.int64) if storage == "real" else bits).reshape(len(where), -1).T
+                one = pc.binary_length(one).cast(pa.int64())
+            zeros = pa.Array.from_buffers(one.type, len(one), [None, pa.py_buffer(bytes(8 * len(one)))])
+            filled: Any = pc.coalesce(one, zeros)
+            bits = np.frombuffer(filled.buffers()[1], np.int64, len(filled), filled.offset * 8)
+            numbers[:, where] += bits.reshape(len(where), -1).T  # a value is stored in one way, so in the others it is 0
     return Fingerprints(names, ids, types, numbers, texts)
 
 
 def _joined(texts: Any, rows: int) -> list[bytes]:
     """Of column after column, each with so many rows, row by row."""
     columns = [texts[start : start + rows] for start in range(0, len(texts), rows)]
-    joined: list[bytes] = pc.binary_join_element_wise(*columns, b"", null_handling="replace", null_replacement="").to_pylist()
+    nothing = pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(bytes(4 * (rows + 1))), pa.py_buffer(b"")])
+    joined: list[bytes] = pc.binary_join_element_wise(*columns, nothing, null_handling="replace", null_replacement="").to_pylist()
     return joined
 
 
