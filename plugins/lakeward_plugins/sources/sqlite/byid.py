@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pyarrow.compute as pc
+import numpy as np
 
 from lakeward import ROW
 from lakeward.components import Event
@@ -48,4 +48,4 @@ def reread(first: int, last: int | None, epoch: int) -> Bookmark:
 def _first(taken: Taken) -> int:
     """The lowest key, of a good row or not."""
     parts = [taken.rows] if taken.rejected is None else [taken.rows, taken.rejected]
-    return min(int(pc.min(part.column(ROW)).as_py()) for part in parts if part.num_rows)
+    return min(int(np.from_dlpack(part.column(ROW)).min()) for part in parts if part.num_rows)

@@ -12,12 +12,10 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from attrs import evolve, frozen
 
 from lakeward import ROW, Refused
 from lakeward.components import Event
-from lakeward.timestamps import PER_SECOND, PLAUSIBLE
 from lakeward_plugins.sources.sqlite.batch import Taken, take
 from lakeward_plugins.sources.sqlite.connection import Query
 from lakeward_plugins.sources.sqlite.table import Table, literal
@@ -93,6 +91,8 @@ class Times:
 
     def newest(self) -> Value | None:
         """The newest that is a time. Raises Refused when there are others only."""
+        from lakeward.timestamps import PER_SECOND, PLAUSIBLE  # brings pyarrow.compute, which reading by id must not pay
+
         ranges = " OR ".join(f"{self.column} BETWEEN {PLAUSIBLE[0] * scale} AND {PLAUSIBLE[1] * scale}" for scale in PER_SECOND.values())
         text = f"typeof({self.column}) = 'text' AND {self.column} GLOB '{DATE}' AND julianday({self.column}) IS NOT NULL"
         for where in (text, f"typeof({self.column}) IN ('integer', 'real') AND ({ranges})"):
@@ -172,6 +172,8 @@ def _cut(times: Times, settled: str, limit: int) -> tuple[str, Value | None, int
 
 def _numbered(rows: pa.RecordBatch, keys: pa.ChunkedArray[Any], given: int) -> pa.RecordBatch:
     """In the order of these keys, and with their place in it as the row key."""
+    import pyarrow.compute as pc  # 25 ms that reading by id must not pay
+
     places: Any = pc.index_in(rows.column(ROW), value_set=keys.combine_chunks())
     order = pc.sort_indices(places)
     numbers = pc.add(places.take(order).cast(pa.int64()), given + 1)
@@ -182,6 +184,8 @@ def _before(newest: Value, lateness: timedelta) -> Value:
     """The time that is so much older, in the same form, rounded down."""
     if isinstance(newest, str):
         return _text_before(newest, lateness)
+    from lakeward.timestamps import PER_SECOND, PLAUSIBLE  # as above
+
     scale = next(scale for scale in PER_SECOND.values() if PLAUSIBLE[0] * scale <= newest <= PLAUSIBLE[1] * scale)
     earlier = newest - lateness.total_seconds() * scale
     return earlier if isinstance(newest, float) else newest - lateness // timedelta(microseconds=1) * scale // 1_000_000

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from attrs import frozen
 
 from lakeward_plugins.sources.sqlite.connection import Query
@@ -63,7 +62,7 @@ def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Seque
 
     One query is enough as long as values have the types of their columns; what has another type is fetched by a second one.
     """
-    names = sorted(columns)  # below without pa.scalar() and to_numpy(): they import pandas, which takes longer than all the rest
+    names = sorted(columns)  # below without pyarrow.compute, pa.scalar() and to_numpy(): what they import takes longer than all the rest
     kinds = {column.name: column.kind for column in table.columns}
     wanted = [(name, USUAL[kinds.get(name, "text")]) for name in names]
     batch: Any = _fetch(query, table, names, wanted, keys)
@@ -78,21 +77,27 @@ def fingerprints(query: Query, table: Table, columns: Iterable[str], keys: Seque
             where = [names.index(name) for name in sorted(stored)]
             one = pa.concat_arrays([stored[name] for name in sorted(stored)])  # so that 20 columns cost little more than one
             if storage == "bytes":
-                texts = _joined(one, len(ids))
-                one = pc.binary_length(one).cast(pa.int64())
-            zeros = pa.Array.from_buffers(one.type, len(one), [None, pa.py_buffer(bytes(8 * len(one)))])
-            filled: Any = pc.coalesce(one, zeros)
-            bits = np.frombuffer(filled.buffers()[1], np.int64, len(filled), filled.offset * 8)
-            numbers[:, where] += bits.reshape(len(where), -1).T  # a value is stored in one way, so in the others it is 0
+                texts = _joined(one.to_pylist(), len(ids))
+            numbers[:, where] += _numbers(one, storage).reshape(len(where), -1).T  # a value is stored in one way; the others are 0
     return Fingerprints(names, ids, types, numbers, texts)
 
 
-def _joined(texts: Any, rows: int) -> list[bytes]:
+def _joined(texts: Sequence[bytes | None], rows: int) -> list[bytes]:
     """Of column after column, each with so many rows, row by row."""
-    columns = [texts[start : start + rows] for start in range(0, len(texts), rows)]
-    nothing = pa.Array.from_buffers(pa.binary(), rows, [None, pa.py_buffer(bytes(4 * (rows + 1))), pa.py_buffer(b"")])
-    joined: list[bytes] = pc.binary_join_element_wise(*columns, nothing, null_handling="replace", null_replacement="").to_pylist()
-    return joined
+    return [b"".join(text or b"" for text in texts[row::rows]) for row in range(rows)]
+
+
+def _numbers(array: Any, storage: Storage) -> npt.NDArray[np.int64]:
+    """Integers, bits of floats or lengths of texts; 0 for NULL."""
+    validity, values = array.buffers()[:2]
+    if storage == "bytes":
+        found = np.diff(np.frombuffer(values, np.int32, len(array) + 1, array.offset * 4)).astype(np.int64)
+    else:
+        found = np.frombuffer(values, np.int64, len(array), array.offset * 8)
+    if validity is None:
+        return found
+    valid = np.unpackbits(np.frombuffer(validity, np.uint8), count=array.offset + len(array), bitorder="little")
+    return found * valid[array.offset :]
 
 
 def _fetch(query: Query, table: Table, names: Sequence[str], wanted: Sequence[tuple[str, Storage]], keys: Sequence[int]) -> pa.RecordBatch:
