@@ -272,16 +272,15 @@ class State:
 
     def refuse(self, parcel: Parcel, dead: Sequence[DeadLetter], parts: Sequence[Share] = ()) -> bool:
         """The sink will never take some rows: they become dead letters, and parts stand for the parcel. True as for `settle`."""
-        token = parcel.token
-        where = (token.sink, token.sequence)
+        token, rejected = parcel.token, parcel.rows - sum(share.rows for share in parts)
+        where = "WHERE sink = ? AND sequence = ?"
         with self._transaction() as execute:
-            query = "SELECT max(whole), max(dead) FROM parcels WHERE sink = ? AND sequence = ?"
-            ((whole, dead_before),) = execute(query, where).fetchall()
-            dead_now = dead_before + parcel.rows - sum(share.rows for share in parts)
-            last = self._remove(execute, parcel, 0, dead_now - dead_before)
+            execute(f"UPDATE parcels SET dead = dead + ? {where}", (rejected, token.sink, token.sequence))
+            query = f"SELECT whole, dead FROM parcels {where} LIMIT 1"
+            ((whole, dead_now),) = execute(query, (token.sink, token.sequence)).fetchall()
+            last = self._remove(execute, parcel, 0, rejected)
             for share in parts:
                 self._await(execute, share, token.sequence, token.epoch, parcel.origin, whole, dead_now)
-            execute("UPDATE parcels SET dead = ? WHERE sink = ? AND sequence = ?", (dead_now, *where))
             self.letters.bury(execute, dead)
             return last
 
