@@ -273,11 +273,9 @@ class State:
     def refuse(self, parcel: Parcel, dead: Sequence[DeadLetter], parts: Sequence[Share] = ()) -> bool:
         """The sink will never take some rows: they become dead letters, and parts stand for the parcel. True as for `settle`."""
         token, rejected = parcel.token, parcel.rows - sum(share.rows for share in parts)
-        where = "WHERE sink = ? AND sequence = ?"
         with self._transaction() as execute:
-            execute(f"UPDATE parcels SET dead = dead + ? {where}", (rejected, token.sink, token.sequence))
-            query = f"SELECT whole, dead FROM parcels {where} LIMIT 1"
-            ((whole, dead_now),) = execute(query, (token.sink, token.sequence)).fetchall()
+            query = "UPDATE parcels SET dead = dead + ? WHERE sink = ? AND sequence = ? RETURNING whole, dead"
+            (whole, dead_now), *_ = execute(query, (rejected, token.sink, token.sequence)).fetchall()
             last = self._remove(execute, parcel, 0, rejected)
             for share in parts:
                 self._await(execute, share, token.sequence, token.epoch, parcel.origin, whole, dead_now)
