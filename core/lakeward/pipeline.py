@@ -13,7 +13,6 @@ from typing import Any
 
 import attrs
 import pyarrow as pa
-import pyarrow.compute as pc
 from attrs import field, frozen, mutable
 
 from lakeward.build import Mistakes, build, steps, suggestion
@@ -113,9 +112,8 @@ class Pipeline:
             if port == REJECTED and rows.num_rows:
                 outcome.dead.append((step.name, rows))
             elif port == FILTERED and rows.num_rows:
-                rules = rows.column("_rule")
-                for rule in pc.unique(rules):
-                    outcome.filtered[f"{step.name}: {rule}"] += pc.equal(rules, rule).true_count
+                for rule in rows.column("_rule").value_counts():  # type: ignore[attr-defined]  # missing in the stubs
+                    outcome.filtered[f"{step.name}: {rule['values']}"] += rule["counts"].as_py()
                 if ROW in rows.schema.names:
                     outcome.removed.append(rows.column(ROW))
             elif port not in RESERVED_PORTS:
@@ -148,7 +146,7 @@ def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.
     if len(batches) < 2:
         return batches[0] if batches else None
     together: pa.RecordBatch = pa.concat_batches(batches)  # type: ignore[attr-defined]  # missing in the stubs
-    return together.take(pc.sort_indices(together.column(ROW))) if ROW in together.schema.names else together
+    return together.sort_by(ROW) if ROW in together.schema.names else together
 
 
 def _check_row_wise(name: str, rows: pa.RecordBatch, ports: Mapping[Link, pa.RecordBatch]) -> None:
@@ -296,7 +294,7 @@ class _Planner:
             if incoming is None:
                 continue
             try:
-                given = step.transform.apply(pa.RecordBatch.from_pylist([], incoming))
+                given = step.transform.apply(pa.RecordBatch.from_arrays([pa.nulls(0, one.type) for one in incoming], schema=incoming))
             except OptionError as error:
                 self._wrong(node, steps(error.option), error.message)
                 continue

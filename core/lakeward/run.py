@@ -14,7 +14,7 @@ from typing import Literal
 from attrs import asdict
 
 from lakeward.bell import Bell
-from lakeward.components import END_OF_INPUT, Batch, Event, Parcel, Position, Receipt, Stateful
+from lakeward.components import END_OF_INPUT, Batch, Event, Keeping, Parcel, Position, Receipt, Stateful
 from lakeward.config import UNNAMED
 from lakeward.deadletters import all_letters, require_few, require_room
 from lakeward.deliver import PATIENCE, Courier
@@ -102,6 +102,8 @@ class Run:
 
     def _prepare(self) -> None:
         self._spool.clean(self._state.spooled_files())
+        if isinstance(self._pipeline.source, Keeping):
+            self._pipeline.source.keep_in(self._state.directory / "source")
         restore(self._pipeline, self._state)
         for name in sorted(self._state.remembering() - self._stateful.keys()):
             if name.startswith(f"{self._pipeline.graph}."):
@@ -179,6 +181,7 @@ class Run:
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
                 self._take(batch)
+            del batch  # here and where it comes from, it would take memory while the next one is read
             if self._stopping():
                 return
 
@@ -193,6 +196,7 @@ class Run:
                 if batch is None:
                     return
                 yield batch
+                del batch
             elif self._somebody_delivers() or not self._spool_is_full():  # looked at in this order, both are of one moment
                 self._bell.wait(1.0)
             else:

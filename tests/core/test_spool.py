@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakeward.components import Encoding
+from lakeward.components import Encoding, Parcel, Token
+from lakeward.errors import Refused
 from lakeward.spool import Spool, encode
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,6 +99,56 @@ def test_a_file_that_fails_to_be_written_gets_no_name(spool: Spool, monkeypatch:
     assert [path.name for path in spool.folder.iterdir() if path.suffix == ".parquet"] == []
     monkeypatch.undo()
     assert spool.write("f", ROWS, Encoding(), NOW).bytes > 0
+
+
+def parcel(spool: Spool, name: str) -> Parcel:
+    file = spool.write(name, ROWS, Encoding(), NOW)
+    return Parcel(Token("p", "out", "life", 0, 1), spool.folder / file.name, ROWS.num_rows, file.sha256)
+
+
+def overwritten(path: Path) -> None:
+    """Other bytes in the same file, as many as before."""
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+
+
+def test_what_this_process_wrote_and_nobody_changed_is_not_read_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = parcel(spool, "f")
+    monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    for _ in range(2):  # a retry too
+        spool.verify(whole)
+
+
+def test_a_change_of_its_own_file_is_noticed_though_its_size_stays(spool: Spool) -> None:
+    damaged = parcel(spool, "f")
+    written = damaged.path.stat().st_mtime_ns
+    while damaged.path.stat().st_mtime_ns == written:  # until the clock of the file system has moved on
+        damaged.path.touch()
+    overwritten(damaged.path)
+    with pytest.raises(Refused, match="damaged or gone"):
+        spool.verify(damaged)
+
+
+def test_another_file_under_its_name_is_noticed(spool: Spool) -> None:
+    replaced = parcel(spool, "f")
+    other = spool.folder / "other"
+    other.write_bytes(replaced.path.read_bytes())
+    overwritten(other)
+    os.utime(other, ns=(replaced.path.stat().st_atime_ns, replaced.path.stat().st_mtime_ns))
+    other.rename(replaced.path)
+    with pytest.raises(Refused, match="damaged or gone"):
+        spool.verify(replaced)
+
+
+def test_what_an_earlier_process_wrote_is_read_whatever_its_times_say(spool: Spool) -> None:
+    whole, damaged = parcel(spool, "f"), parcel(spool, "g")
+    before = damaged.path.stat()
+    overwritten(damaged.path)
+    os.utime(damaged.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    later = Spool(spool.folder)
+    later.verify(whole)
+    with pytest.raises(Refused, match="damaged or gone"):
+        later.verify(damaged)
 
 
 def test_clean_removes_what_a_crash_left_and_nothing_that_is_needed(spool: Spool) -> None:

@@ -14,6 +14,10 @@ from lakeward.errors import ConfigError, LakewardError, StateInUse
 from lakeward.secrets import redact
 
 COMMANDS = ("run", "check", "explain", "status", "dead-letters", "verify", "plugins", "completion")
+FRUGAL = {  # read by libraries when they are loaded; docs/decisions.md has the figures
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which nothing here uses, spin before they sleep
+    "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what a batch took; the default keeps it
+}
 EPILOG = """\b
 Examples:
   lakeward check pipeline.yaml            find every mistake, read nothing
@@ -58,6 +62,8 @@ def lakeward() -> None:
 
 def main() -> None:
     """Entry point: run a command, turn what went wrong into one line and an exit code."""
+    for name, value in FRUGAL.items():
+        os.environ.setdefault(name, value)
     with _clean_exit():
         sys.exit(lakeward.main(standalone_mode=False) or 0)
 
