@@ -13,7 +13,7 @@ import click
 from lakeward.errors import ConfigError, LakewardError, StateInUse
 from lakeward.secrets import redact
 
-COMMANDS = ("run", "check", "explain", "status", "plugins", "completion")
+COMMANDS = ("run", "check", "explain", "status", "dead-letters", "verify", "plugins", "completion")
 FRUGAL = {  # read by libraries when they are loaded; docs/decisions.md has the figures
     "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which nothing here uses, spin before they sleep
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what a batch took; the default keeps it
@@ -41,7 +41,7 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one of ours, or ask the plugins."""
         if cmd_name in COMMANDS:
-            command: click.Command = import_module(f"lakeward.cli.{cmd_name}").command
+            command: click.Command = import_module(f"lakeward.cli.{cmd_name.replace('-', '_')}").command
             return command
         return self._from_plugins().get(cmd_name)
 
