@@ -24,7 +24,7 @@ from crash import pipeline
 from crash.disk import Disk
 from crash.oracle import judge, photograph
 from crash.program import Broken, Nursery, ended
-from crash.trace import Event, record
+from crash.trace import STRACE, Event, record
 from crash.writer import writing
 
 PARQUET, WITH_DELTA = ("raw", "sums"), ("raw", "sums", "table")
@@ -130,6 +130,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--patch", action="append", default=[], help="such as careless:files: the cuts must then go wrong")
     options = parser.parse_args()
+    if not STRACE:
+        sys.exit("no power cuts: strace is not installed; on Debian: apt-get install strace")
     failed = False
     for name, sinks in (("Parquet", PARQUET), ("Parquet and Delta", WITH_DELTA)):
         begin = time.monotonic()
