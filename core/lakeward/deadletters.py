@@ -38,6 +38,8 @@ def _python_rows(rows: pa.RecordBatch) -> list[dict[str, Any]]:
 def _python_values(column: Any) -> Any:
     """What Python cannot hold is often the very reason why a row is here: bad UTF-8 becomes bytes, a strange time its number."""
     try:
+        if pa.types.is_timestamp(column.type) and column.type.unit == "ns":  # with pandas these would be a type of its own
+            return column.cast(pa.timestamp("us", column.type.tz)).to_pylist()
         return column.to_pylist()
     except (ValueError, OverflowError):
         if isinstance(column, pa.DictionaryArray):

@@ -20,6 +20,7 @@ from lakeward.errors import ConfigError, Place, Problem
 from lakeward.secrets import SecretReference
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_ALIASES = 256 * 1024, 20, 20_000, 50
+TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 INT = re.compile(r"[-+]?[0-9]{1,4000}")  # Python refuses more digits
 BASED = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -71,7 +72,8 @@ def parse(raw: bytes | str, name: str, environment: Mapping[str, str], fixed: Pl
         mark = error.problem_mark or error.context_mark
         quoting = "; inside {...} a value with ${...} needs quotes" if mark and "${" in _line(raw, mark.line) else ""
         place = fixed or _at(name, mark)
-        raise _mistake(place, f"not valid YAML: {error.problem or error.context}{quoting}") from error
+        problem = str(error.problem or error.context).replace("exceeded maximum nesting depth", TOO_DEEP)
+        raise _mistake(place, f"not valid YAML: {problem}{quoting}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _mistake(fixed or Place(name), f"not valid YAML: {str(error).splitlines()[0]}") from error
     if reader.problems:
@@ -100,7 +102,7 @@ def _check_events(text: str, name: str, fixed: Place | None) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         aliases += isinstance(event, yaml.AliasEvent)
         if depth > MAX_DEPTH or aliases > MAX_ALIASES:
-            limit = f"nested deeper than {MAX_DEPTH} levels" if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
+            limit = TOO_DEEP if depth > MAX_DEPTH else f"more than {MAX_ALIASES} aliases"
             raise _mistake(fixed or _at(name, event.start_mark), limit)
         if getattr(event, "tag", None):
             raise _mistake(fixed or _at(name, event.start_mark), "a tag (!) means nothing here; remove it, and quote what is text")

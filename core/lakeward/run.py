@@ -6,14 +6,14 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
 from attrs import asdict
 
 from lakeward.bell import Bell
-from lakeward.components import END_OF_INPUT, Batch, Parcel, Position, Receipt, Stateful
+from lakeward.components import END_OF_INPUT, Batch, Event, Parcel, Position, Receipt, Stateful
 from lakeward.config import UNNAMED
 from lakeward.deadletters import letters
 from lakeward.deliver import PATIENCE, Courier, pause_after
@@ -169,7 +169,7 @@ class Run:
     def _read_what_is_there(self) -> None:
         batches = self._pipeline.source.read(self._position, self._pipeline.config.batch.rows)
         for batch in self._while_there_is_room(batches):
-            if batch.rows.num_rows or batch.rejected is not None or batch.position != self._position:
+            if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
                 self._take(batch)
             if self._stopping():
                 return
@@ -203,7 +203,7 @@ class Run:
             counted = fates(batch.rows, refused, outcome)
             dead = letters("source", batch.rejected, batch.origin, batch.epoch) if batch.rejected is not None else []
             self._epoch, self._position = batch.epoch, batch.position
-            self._record(outcome, counted, dead, batch.origin)
+            self._record(outcome, counted, dead, batch.origin, batch.events)
         except Retry as error:  # states may have changed already: reading the batch again would count rows twice
             raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
 
@@ -213,7 +213,7 @@ class Run:
             if outcome.shares or outcome.dead or outcome.filtered:
                 self._record(outcome, NO_ROWS, [], "")
 
-    def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str) -> None:
+    def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str, events: Sequence[Event] = ()) -> None:
         self._sequence += 1
         shares = self._spool_shares(outcome)
         dead = dead + [letter for stage, rows in outcome.dead for letter in letters(stage, rows, origin, self._epoch)]
@@ -222,7 +222,9 @@ class Run:
         for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
             totals |= {(kind, name): rows for name, rows in counts.items()}
         states = {name: transform.state() for name, transform in self._stateful.items()}
-        self._state.record(Recording(self._sequence, self._epoch, self._position, states, shares, dead, totals))
+        self._state.record(Recording(self._sequence, self._epoch, self._position, states, shares, dead, totals, events, origin))
+        for event in events:
+            log.warning("source: %s: %s", event.kind, redact(event.detail))
         self._fates += counted
         info = BatchInfo(self._sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
         self._plugins.notify("lakeward_batch_recorded", run=self.info, batch=info)

@@ -17,9 +17,21 @@ from typing import Any
 
 from attrs import frozen
 
-from lakeward.components import Parcel, Position, Receipt, Token
+from lakeward.components import Event, Parcel, Position, Receipt, Token
 from lakeward.durable import make_folder
-from lakeward.statefile import DAMAGED, UnusableState, connect, copy_between_runs, explained, prepare, take, version
+from lakeward.statefile import (
+    DAMAGED,
+    SCHEMA_VERSION,
+    UnusableState,
+    connect,
+    copy_between_runs,
+    explained,
+    prepare,
+    read_position,
+    take,
+    version,
+    write_position,
+)
 
 MAX_DETAIL = 500
 
@@ -71,6 +83,8 @@ class Recording:
     dead: Sequence[DeadLetter]
     totals: Mapping[tuple[str, str], int]
     """Rows to add, by kind (`rows`, `filtered`) and name."""
+    events: Sequence[Event] = ()
+    origin: str = ""
 
 
 class State:
@@ -82,6 +96,8 @@ class State:
         self._lock = threading.RLock()
         self._file = directory / "state.db"
         self.life = self._about("life")
+        self._position: Position = read_position(connection)
+        self._troubles = self.troubles()
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
@@ -118,15 +134,37 @@ class State:
             connection = copy_between_runs(file) or connect(f"{file.absolute().as_uri()}?mode=ro")
         with closing(connection):
             with explained(file):
-                state = cls(directory, connection) if version(connection, file) else None
+                found = version(connection, file)
+                if 0 < found < SCHEMA_VERSION:
+                    raise UnusableState(f"{file}: made by an older lakeward; the next run brings it up to date")
+                state = cls(directory, connection) if found else None
+            yield state
+
+    @classmethod
+    @contextmanager
+    def beside(cls, directory: Path) -> Iterator[State]:
+        """The state for a small change that leaves position and troubles alone, also while a run holds it. Raises UnusableState."""
+        file = directory / "state.db"
+        if not file.exists():
+            raise UnusableState(f"{directory}: no run has made a state here yet")
+        with explained(file):
+            connection = connect(f"{file.absolute().as_uri()}?mode=rw")
+        with closing(connection):
+            with explained(file):
+                if version(connection, file) != SCHEMA_VERSION:
+                    raise UnusableState(f"{file}: made by an older lakeward, or never finished; the next run brings it up to date")
+                prepare(connection, SCHEMA_VERSION)
+                state = cls(directory, connection)
             yield state
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint | None:
         """Where to go on; None before the first batch."""
-        for position, epoch, sequence in self._rows("SELECT position, epoch, sequence FROM checkpoint"):
-            return Checkpoint(json.loads(position), epoch, sequence)
+        with self._lock, explained(self._file):
+            position = read_position(self._connection)
+        for epoch, sequence in self._rows("SELECT epoch, sequence FROM checkpoint"):
+            return Checkpoint(position or None, epoch, sequence)
         return None
 
     def transform_state(self, node: str) -> bytes | None:
@@ -141,9 +179,11 @@ class State:
 
     def next_parcel(self, sink: str, pipeline: str, spool: Path) -> Parcel | None:
         """The oldest parcel that waits for a sink."""
-        query = "SELECT sequence, epoch, file, rows, sha256 FROM parcels WHERE sink = ? ORDER BY sequence LIMIT 1"
-        for sequence, epoch, file, rows, sha256 in self._rows(query, sink):
-            return Parcel(Token(pipeline, sink, self.life, epoch, sequence), spool / file, rows, sha256)
+        columns = "sequence, first_row, end_row, epoch, file, rows, sha256"
+        query = f"SELECT {columns} FROM parcels WHERE sink = ? ORDER BY sequence, first_row LIMIT 1"
+        for sequence, first, end, epoch, file, rows, sha256 in self._rows(query, sink):
+            part = None if end is None else (first, end)
+            return Parcel(Token(pipeline, sink, self.life, epoch, sequence, part), spool / file, rows, sha256)
         return None
 
     def waiting(self) -> dict[str, tuple[int, int]]:
@@ -185,6 +225,16 @@ class State:
         query = "SELECT stage, reason, count(*) FROM dead_letters WHERE status = 'open' GROUP BY stage, reason ORDER BY stage, reason"
         return {(stage, reason): count for stage, reason, count in self._rows(query)}
 
+    def events(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The newest events."""
+        names = ("at", "kind", "origin", "detail", "rows")
+        query = f"SELECT {', '.join(names)} FROM events ORDER BY id DESC LIMIT ?"
+        return [dict(zip(names, row, strict=True)) for row in self._rows(query, limit)]
+
+    def troubles(self) -> dict[str, str]:
+        """What does not work now, by part of the pipeline."""
+        return dict(self._rows("SELECT part, problem FROM troubles ORDER BY part"))
+
     # -- changing ------------------------------------------------------------------------------------------------------
 
     def claim(self, pipeline: str) -> None:
@@ -197,16 +247,19 @@ class State:
 
     def record(self, recording: Recording) -> None:
         """RECORD: everything about a batch, or nothing."""
+        position = recording.position or {}
         with self._transaction() as execute:
-            checkpoint = (json.dumps(recording.position), recording.epoch, recording.sequence, _now())
-            execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?, ?)", checkpoint)
+            execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (recording.epoch, recording.sequence, _now()))
+            write_position(self._connection, self._position, position)
             for node, state in recording.states.items():
                 execute("INSERT OR REPLACE INTO transform_state VALUES (?, ?)", (node, state))
             for share in recording.shares:
                 values = (share.sink, recording.sequence, recording.epoch, share.file, share.rows, share.bytes, share.sha256)
-                execute("INSERT INTO parcels VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+                execute("INSERT INTO parcels VALUES (?, ?, 0, NULL, ?, ?, ?, ?, ?)", values)
             self._bury(execute, recording.dead)
+            self._tell(execute, recording.events, recording.origin)
             self._count(execute, recording.totals)
+        self._position = position
 
     def settle(self, parcel: Parcel, receipt: Receipt) -> bool:
         """SETTLE: the sink has the parcel. True when no other sink needs its file any more."""
@@ -222,11 +275,28 @@ class State:
             self._bury(execute, dead)
             return self._remove(execute, parcel, "refused")
 
+    def tell(self, event: Event, origin: str = "") -> None:
+        """Keep an event that belongs to no batch, such as a position that a person set."""
+        with self._transaction() as execute:
+            self._tell(execute, [event], origin)
+
+    def trouble(self, part: str, problem: str) -> None:
+        """Note what keeps a part of the pipeline (`source`, a sink) from working now, or with "" that it works again."""
+        if problem == self._troubles.get(part, ""):
+            return
+        with self._transaction() as execute:
+            execute("DELETE FROM troubles WHERE part = ?", (part,))
+            if problem:
+                execute("INSERT INTO troubles VALUES (?, ?, ?)", (part, _now(), problem[:MAX_DETAIL]))
+        self._troubles[part] = problem
+
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _remove(self, execute: Any, parcel: Parcel, kind: str) -> bool:
-        execute("DELETE FROM parcels WHERE sink = ? AND sequence = ?", (parcel.token.sink, parcel.token.sequence))
-        self._count(execute, {(kind, parcel.token.sink): parcel.rows})
+        token = parcel.token
+        where = (token.sink, token.sequence, token.part[0] if token.part else 0)
+        execute("DELETE FROM parcels WHERE sink = ? AND sequence = ? AND first_row = ?", where)
+        self._count(execute, {(kind, token.sink): parcel.rows})
         return not execute("SELECT 1 FROM parcels WHERE file = ? LIMIT 1", (parcel.path.name,)).fetchall()
 
     def _bury(self, execute: Any, dead: Iterable[DeadLetter]) -> None:
@@ -235,6 +305,11 @@ class State:
             values = (one.stage, one.reason, one.detail[:MAX_DETAIL], one.origin, one.epoch, one.row, one.row_high, one.payload, now)
             columns = "stage, reason, detail, origin, epoch, row_low, row_high, payload, first_seen"
             execute(f"INSERT INTO dead_letters ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def _tell(self, execute: Any, events: Iterable[Event], origin: str) -> None:
+        for event in events:
+            values = (_now(), event.kind, origin, event.detail[:MAX_DETAIL], event.rows)
+            execute("INSERT INTO events (at, kind, origin, detail, rows) VALUES (?, ?, ?, ?, ?)", values)
 
     def _count(self, execute: Any, totals: Mapping[tuple[str, str], int]) -> None:
         for (kind, name), rows in totals.items():

@@ -3,37 +3,59 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from lakeward.components import Position
 from lakeward.errors import LakewardError, StateInUse
 
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE checkpoint (
-  only INTEGER PRIMARY KEY CHECK (only = 1), position TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL
-);
-CREATE TABLE transform_state (node TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
+SCHEMA_VERSION = 2
+NEW_IN_2 = """
+CREATE TABLE position (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE parcels (
-  sink TEXT NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL, file TEXT NOT NULL, rows INTEGER NOT NULL,
-  bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence)
+  sink TEXT NOT NULL, sequence INTEGER NOT NULL, first_row INTEGER NOT NULL, end_row INTEGER, epoch INTEGER NOT NULL, file TEXT NOT NULL,
+  rows INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence, first_row)
 ) WITHOUT ROWID;
 CREATE INDEX parcels_by_file ON parcels (file);
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, kind TEXT NOT NULL, origin TEXT NOT NULL, detail TEXT NOT NULL,
+  rows INTEGER NOT NULL
+);
+CREATE TABLE troubles (part TEXT PRIMARY KEY, since TEXT NOT NULL, problem TEXT NOT NULL) WITHOUT ROWID;
+"""
+SCHEMA = f"""
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL);
+CREATE TABLE transform_state (node TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE receipts (
   sink TEXT PRIMARY KEY, sequence INTEGER NOT NULL, location TEXT NOT NULL, details TEXT NOT NULL, at TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE dead_letters (
   id INTEGER PRIMARY KEY AUTOINCREMENT, stage TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, origin TEXT NOT NULL,
   epoch INTEGER NOT NULL, row_low INTEGER, row_high INTEGER, payload TEXT NOT NULL, first_seen TEXT NOT NULL,
-  attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open'
+  attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open', note TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+{NEW_IN_2}"""
+FROM_1 = f"""
+ALTER TABLE checkpoint RENAME TO checkpoint_1;
+CREATE TABLE checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL);
+INSERT INTO checkpoint SELECT only, epoch, sequence, at FROM checkpoint_1;
+ALTER TABLE parcels RENAME TO parcels_1;
+DROP INDEX parcels_by_file;
+{NEW_IN_2}
+INSERT INTO parcels SELECT sink, sequence, 0, NULL, epoch, file, rows, bytes, sha256 FROM parcels_1;
+DROP TABLE parcels_1;
+INSERT INTO position SELECT key, positions.position -> fullkey FROM checkpoint_1 AS positions, json_each(positions.position)
+  WHERE key IS NOT NULL;
+DROP TABLE checkpoint_1;
+ALTER TABLE dead_letters ADD COLUMN note TEXT NOT NULL DEFAULT '';
 """
 NO_ACCESS = "give this user the right to read and write there"
 ADVICE = {
@@ -111,10 +133,22 @@ def version(connection: sqlite3.Connection, file: Path) -> int:
 
 
 def prepare(connection: sqlite3.Connection, found: int) -> None:
-    """Make every commit durable, and the tables if there are none."""
+    """Make every commit durable, and the tables if there are none, or as they are now if they are older."""
     # small WAL: a full disk must be recoverable with little room
     connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
-    if found == 0:
-        life = uuid.uuid4().hex[:8]
-        about = f"INSERT INTO about VALUES ('life', '{life}');PRAGMA user_version={SCHEMA_VERSION}"
-        connection.executescript(f"PRAGMA journal_mode=WAL;BEGIN;{SCHEMA};{about};COMMIT;")
+    if found == SCHEMA_VERSION:
+        return
+    made = f"PRAGMA journal_mode=WAL; BEGIN; {SCHEMA} INSERT INTO about VALUES ('life', '{uuid.uuid4().hex[:8]}');"
+    connection.executescript(f"{f'BEGIN; {FROM_1}' if found else made} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+
+
+def read_position(connection: sqlite3.Connection) -> dict[str, Any]:
+    """The position, put together from its entries; `{}` before the first batch."""
+    return {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM position")}
+
+
+def write_position(connection: sqlite3.Connection, before: Position, now: Position) -> None:
+    """Write the entries that changed, so that the position of a thousand files costs no more than that of one."""
+    changed = [(key, json.dumps(value)) for key, value in now.items() if key not in before or before[key] != value]
+    connection.executemany("INSERT OR REPLACE INTO position VALUES (?, ?)", changed)
+    connection.executemany("DELETE FROM position WHERE key = ?", [(key,) for key in before.keys() - now.keys()])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from lakeward.components import Parcel, Receipt
+from lakeward.components import Event, Parcel, Receipt
 from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State
 from lakeward.statefile import UnusableState
 
@@ -174,12 +174,40 @@ def test_looking_works_while_held_and_never_writes(tmp_path: Path) -> None:
                 seen.record(batch(3, "a"))
 
 
+# -- changing a state that a run holds ---------------------------------------------------------------------------------
+
+
+def test_a_small_change_beside_a_run_is_seen_by_it_and_disturbs_nothing(tmp_path: Path) -> None:
+    with State.hold(tmp_path) as state:
+        state.record(batch(1, "a"))
+        with State.beside(tmp_path) as other:
+            other.tell(Event("noted", "by a person", 3))
+            assert other._connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert [(event["kind"], event["detail"], event["rows"]) for event in state.events()] == [("noted", "by a person", 3)]
+        state.record(batch(2, "a"))
+        assert state.waiting() == {"a": (2, 20)}
+    with State.beside(tmp_path) as other:
+        other.tell(Event("noted", "between runs"))
+    with looked(tmp_path) as seen:
+        assert [event["detail"] for event in seen.events()] == ["between runs", "by a person"]
+        assert seen.checkpoint() == Checkpoint({"row": 2}, 0, 2)
+
+
+def test_nothing_is_changed_beside_a_state_that_is_not_there_or_not_of_now(tmp_path: Path) -> None:
+    with pytest.raises(UnusableState, match="no run has made a state here yet"), State.beside(tmp_path / "none"):
+        pass
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "state.db").touch()
+    with pytest.raises(UnusableState, match="the next run brings it up to date"), State.beside(tmp_path):
+        pass
+
+
 # -- states that cannot be used ----------------------------------------------------------------------------------------
 
 
 def _newer(file: Path) -> None:
     with sqlite3.connect(file) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
 
 
@@ -197,10 +225,13 @@ def _torn(file: Path) -> None:
 
 
 SPOILT = {
-    "newer": (_newer, "made by a newer lakeward .state schema 2, this one knows 1.; upgrade lakeward"),
+    "newer": (_newer, "made by a newer lakeward .state schema 3, this one knows 2.; upgrade lakeward"),
     "garbage": (lambda file: file.write_bytes(b"garbage" * 1000), "file is not a database; start anew with another --state-dir"),
     "torn": (_torn, "malformed.*; start anew with another --state-dir"),
-    "another program's": (_foreign, "no such table: about; start anew with another --state-dir"),
+    "another program's": (
+        _foreign,
+        "(no such table: checkpoint; start anew with another --state-dir|made by an older lakeward; the next run)",
+    ),
 }
 
 
