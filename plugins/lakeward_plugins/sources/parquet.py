@@ -124,13 +124,15 @@ def _place(after: Mapping[str, Any] | None) -> Place:
 
 def _files(path: Path) -> tuple[Path, dict[str, Path]]:
     """The folder, and the files by their names below it, in order."""
-    if os.path.isfile(path):  # noqa: PTH113  # unlike Path.is_file it does not raise for a name that is too long
+    if os.path.isfile(path):  # noqa: PTH113  # unlike those of Path, these do not raise for a name that is too long
         return path.parent, {path.name: path}
     wild = next((index for index, part in enumerate(path.parts) if any(sign in part for sign in "*?[")), None)
-    if os.path.isdir(path) or wild is None:  # noqa: PTH112  # as above
+    if os.path.isdir(path) or wild is None:  # noqa: PTH112
         folder, pattern = path, "**/*.parquet"
     else:
         folder, pattern = Path(*path.parts[:wild]), "/".join(path.parts[wild:])
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return folder, {}
     found = {file.relative_to(folder): file for file in folder.glob(pattern) if file.is_file()}
     names = {name.as_posix(): file for name, file in found.items() if not any(map(_is_hidden, name.parts))}
     return folder, dict(sorted(names.items()))

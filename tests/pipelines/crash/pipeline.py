@@ -57,7 +57,7 @@ def make(folder: Path, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot"), 
 def connect(file: Path, journal: str) -> sqlite3.Connection:
     """As a sensor opens its database; it waits for a lock, as a rollback journal needs."""
     database = sqlite3.connect(file, timeout=30, isolation_level=None)
-    database.execute(f"PRAGMA journal_mode={journal}")
+    assert database.execute(f"PRAGMA journal_mode={journal}").fetchone() == (journal,)
     database.execute("PRAGMA synchronous=NORMAL")
     return database
 

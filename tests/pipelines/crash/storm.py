@@ -98,9 +98,8 @@ class Tally:
 
 def live(folder: Path, nursery: Nursery, weather: Weather) -> Tally:
     """One pipeline from its first kill to its judgement."""
-    luck, tally = random.Random(weather.seed), Tally()
+    luck, tally, bugs = random.Random(weather.seed), Tally(), weather.bugs
     pipeline.make(folder, weather.sinks, weather.batch)
-    bugs = weather.bugs
     try:
         pipeline.grow(folder, 500)
         span = _span(folder, nursery, bugs)
