@@ -17,5 +17,5 @@ def test_no_row_is_lost_and_none_takes_effect_twice(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_random_kills_see_a_planted_bug() -> None:
-    assert not storm(kills=15, seed=1, each=15, plant="window_state_apart", say=False).exact
+def test_the_storm_sees_a_planted_bug() -> None:
+    assert not storm(kills=5, seed=1, each=5, plant="any_sink_is_enough", say=False).exact

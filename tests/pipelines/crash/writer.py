@@ -15,13 +15,14 @@ from itertools import islice
 from pathlib import Path
 
 from crash import pipeline
+from crash.program import environment
 
 
 @contextmanager
 def writing(folder: Path, journal: str = "wal", seed: int = 0, rate: float = 1000.0) -> Iterator[None]:
     """Let a sensor write `rate` rows a second, as a process of its own; it ends after the transaction in hand."""
     arguments = [str(folder / "sensor.db"), "--journal", journal, "--seed", str(seed), "--rate", str(rate)]
-    process = subprocess.Popen([sys.executable, "-m", "crash.writer", *arguments])
+    process = subprocess.Popen([sys.executable, "-m", "crash.writer", *arguments], env=environment())
     try:
         yield
         assert process.poll() is None, f"the sensor ended by itself, with {process.returncode}"
