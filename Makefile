@@ -29,7 +29,8 @@ crash: .venv-crash/ready
 	PYTHONPATH=tests/pipelines .venv-crash/bin/python -m crash.powercut --cuts $(CUTS) --seed $(SEED)
 
 soak: .venv-crash/ready
-	PYTHONPATH=tests/pipelines .venv-crash/bin/python -m crash.soak --minutes $(MINUTES)
+	export PYTHONPATH=tests/pipelines; .venv-crash/bin/python -m crash.soak --minutes $(MINUTES) --sinks raw,sums & \
+	  .venv-crash/bin/python -m crash.soak --minutes $(MINUTES) --sinks cool,hot; delta=$$?; wait $$! && exit $$delta
 
 .venv-crash/ready: pyproject.toml $(shell find core plugins -name "*.py")
 	$(PYTHON) -m venv .venv-crash
