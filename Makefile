@@ -1,6 +1,6 @@
-# Two commands for everybody: `make demo` and `make test`. They need Python 3.11+ and make, nothing else.
+# `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash` and `make soak` run for minutes (and want strace).
 PYTHON ?= python3
-.PHONY: demo test bench clean
+.PHONY: demo test bench crash soak clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python examples/demo.py
@@ -27,5 +27,24 @@ build/bench/lakeward/ready: pyproject.toml $(shell find core plugins -name "*.py
 	build/bench/lakeward/bin/python -m pip install --quiet --disable-pip-version-check .
 	touch $@
 
+# What `make test` does a tenth of. KILLS, CUTS, MINUTES and SEED may be given: make crash KILLS=5000 SEED=7
+KILLS ?= 1000
+CUTS ?= 150
+MINUTES ?= 30
+SEED ?= $(shell date +%s)
+
+crash: .venv-crash/ready
+	PYTHONPATH=tests/pipelines .venv-crash/bin/python -m crash.storm --kills $(KILLS) --seed $(SEED)
+	PYTHONPATH=tests/pipelines .venv-crash/bin/python -m crash.powercut --cuts $(CUTS) --seed $(SEED)
+
+soak: .venv-crash/ready
+	export PYTHONPATH=tests/pipelines; .venv-crash/bin/python -m crash.soak --minutes $(MINUTES) --sinks raw,sums & \
+	  .venv-crash/bin/python -m crash.soak --minutes $(MINUTES) --sinks cool,hot; delta=$$?; wait $$! && exit $$delta
+
+.venv-crash/ready: pyproject.toml $(shell find core plugins -name "*.py")
+	$(PYTHON) -m venv .venv-crash
+	.venv-crash/bin/python -m pip install --quiet --disable-pip-version-check ".[delta,duckdb]" "polars>=1.20"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-demo .venv-tox .tox build dist demo
+	rm -rf .venv .venv-crash .venv-demo .venv-tox .tox build dist demo

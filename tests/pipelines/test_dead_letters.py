@@ -20,9 +20,9 @@ import polars
 import pytest
 from deltalake import DeltaTable
 
+from crash.program import environment
 from lakeward.cli import main
 
-HERE = Path(__file__).parent
 YAML = """
 name: p
 source: {use: sqlite, path: sensor.db}
@@ -69,8 +69,8 @@ def lakeward(folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytes
 
 def die(folder: Path, point: str, *arguments: str) -> None:
     """The real program, killed at a point."""
-    program = [sys.executable, str(HERE / "dying_lakeward.py"), point, "1", *arguments]
-    ran = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    program = [sys.executable, "-m", "crash.patched", f"die:{point}:1", "--", *arguments]
+    ran = subprocess.run(program, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
 
 

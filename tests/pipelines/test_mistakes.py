@@ -52,6 +52,8 @@ MISTAKES = {
     ),
     "missing column": (GOOD + "transforms: {f: {use: filter, remove_nulls: [temprature]}}\n", r"transforms.f.remove_nulls.*no column 'temprature'"),
     "missing file": (GOOD.replace("sensor.db", "gone.db"), r"p.yaml:3:29: source.path: .*gone.db"),
+    "a name that is too long": (GOOD.replace("sensor.db", "x" * 300), r"p.yaml:3:29: source.path: .*xxx does not exist"),
+    "a folder name that is too long": (GOOD.replace("sqlite, path: sensor.db", f"parquet, path: {'x' * 300}"), r"p.yaml:3:30: source.path: .*xxx does not exist"),
     "not a database": (GOOD.replace("sensor.db", "p.yaml"), r"p.yaml:3:29: source.path: .*p.yaml"),
     "a folder": (GOOD.replace("sensor.db", "."), r"p.yaml:3:29: source.path: "),
     "no table": (GOOD.replace("sensor.db", "empty.db"), r"source.(path|table): .*no table"),

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from crash.program import environment
 from lakeward.config import load
 from lakeward.pipeline import plan
 from lakeward.plugins import load_plugins
 from lakeward.run import Run
 from lakeward.state import State
 
-HERE = Path(__file__).parent
 ROWS, BAD = range(1, 41), {7, 30}
 YAML = """
 name: p
@@ -49,8 +49,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def die(folder: Path, point: str, visit: int) -> None:
-    command = [sys.executable, str(HERE / "dying_lakeward.py"), point, str(visit), "run", "p.yaml", "--once"]
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-m", "crash.patched", f"die:{point}:{visit}", "--", "run", "p.yaml", "--once"]
+    ran = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
 
 

@@ -7,6 +7,7 @@ not change once it is there; move it into the folder when it is whole.
 
 from __future__ import annotations
 
+import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ class ParquetSource:
         if self._schema is None:
             folder, files = _files(self.path)
             if not files:
-                raise OptionError("path", f"no Parquet files in {self.path}" if folder.is_dir() else f"{folder} does not exist")
+                raise OptionError("path", f"no Parquet files in {self.path}" if os.path.isdir(folder) else f"{folder} does not exist")  # noqa: PTH112
             path = next(iter(files.values()))
             try:
                 with _opened(path) as file:
@@ -123,13 +124,15 @@ def _place(after: Mapping[str, Any] | None) -> Place:
 
 def _files(path: Path) -> tuple[Path, dict[str, Path]]:
     """The folder, and the files by their names below it, in order."""
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113  # unlike those of Path, these do not raise for a name that is too long
         return path.parent, {path.name: path}
     wild = next((index for index, part in enumerate(path.parts) if any(sign in part for sign in "*?[")), None)
-    if path.is_dir() or wild is None:
+    if os.path.isdir(path) or wild is None:  # noqa: PTH112
         folder, pattern = path, "**/*.parquet"
     else:
         folder, pattern = Path(*path.parts[:wild]), "/".join(path.parts[wild:])
+    if not os.path.isdir(folder):  # noqa: PTH112
+        return folder, {}
     found = {file.relative_to(folder): file for file in folder.glob(pattern) if file.is_file()}
     names = {name.as_posix(): file for name, file in found.items() if not any(map(_is_hidden, name.parts))}
     return folder, dict(sorted(names.items()))

@@ -144,8 +144,8 @@ class Database:
 
 def _unreadable(path: Path) -> str:
     """What is wrong with the file before SQLite looks at it, or nothing."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # unlike those of Path, these do not raise for a name that is too long
         return f"{path} is a folder, not a database file"
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110
         return f"{path} does not exist"
     return "" if os.access(path, os.R_OK) else f"{path} may not be read by this user"
