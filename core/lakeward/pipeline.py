@@ -130,12 +130,24 @@ class Pipeline:
                 if ROW in rows.schema.names:
                     outcome.removed.append(rows.column(ROW))
 
+    def fresh(self) -> Pipeline:
+        """The same with new transforms for those that remember; as in a plan, they have seen an empty batch."""
+        steps = [attrs.evolve(step, transform=attrs.evolve(step.transform)) if _remembers(step) else step for step in self.steps]  # type: ignore[misc]  # each is an attrs class
+        for step in filter(_remembers, steps):
+            if step.inputs[0] in self.schemas:
+                step.transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
+        return attrs.evolve(self, steps=steps)
+
     def close(self) -> None:
         """Close every component; one that cannot be closed keeps no other open."""
         with ExitStack() as stack:
             stack.callback(self.source.close)
             for sink in self.sinks.values():
                 stack.callback(sink.close)
+
+
+def _remembers(step: Step) -> bool:
+    return isinstance(step.transform, Stateful)
 
 
 def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.RecordBatch | None:

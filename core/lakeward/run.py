@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -17,37 +18,41 @@ from lakeward.components import END_OF_INPUT, Batch, Event, Parcel, Position, Re
 from lakeward.config import UNNAMED
 from lakeward.deadletters import letters
 from lakeward.deliver import PATIENCE, Courier, pause_after
-from lakeward.errors import LakewardError, Retry
+from lakeward.errors import LakewardError, NoRoom, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 from lakeward.plugins import Plugins
 from lakeward.reconcile import NO_ROWS, Fates, fates
 from lakeward.secrets import redact
 from lakeward.spool import Spool
-from lakeward.state import DeadLetter, Recording, Share, State
+from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State
 
 log = logging.getLogger("lakeward.run")
-GRACE = 8.0  # seconds to finish what is in hand after SIGTERM; container runtimes kill after 10
+GRACE = 7.0  # seconds to finish what is in hand after SIGTERM
+LAST = 8.0  # seconds after which the process is gone, whatever is in hand; container runtimes kill after 10
+FULL = "the disk of the state is full, or nearly; make room, reading goes on by itself"
 
 
 class Run:
     """One execution of a pipeline over a held state."""
 
-    def __init__(self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False) -> None:
+    def __init__(
+        self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False, bell: Bell | None = None
+    ) -> None:
         self._pipeline, self._plugins, self._state = pipeline, plugins, state
         self._once, self._finish = once, finish
         self._stateful = stateful(pipeline)
         self._fates = NO_ROWS
         self._couriers: list[Courier] = []
-        checkpoint = state.checkpoint()
-        self._position: Position | None = checkpoint.position if checkpoint else None
-        self._epoch = checkpoint.epoch if checkpoint else 0
-        self._sequence = checkpoint.sequence if checkpoint else 0
+        self._position: Position | None = None
+        self._epoch = self._sequence = 0
+        self._without_room = self._stale = False  # stale: a batch was taken and not recorded, so transforms must go back
         config = pipeline.config
         self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
         state.claim(config.name)
         self._spool = Spool(state.directory / "spool")
-        self._bell = Bell()
+        self._own_bell = bell is None
+        self._bell = bell or Bell()
 
     @property
     def stopped_by(self) -> int:
@@ -70,9 +75,10 @@ class Run:
             except Exception as refusal:
                 raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
             with self._bell.listen_for_signals():
+                self._bell.grace = LAST
                 return self._go()
         finally:
-            if not self.abandoned:
+            if self._own_bell and not self.abandoned:
                 self._bell.close()
 
     def _go(self) -> RunResult:
@@ -94,8 +100,7 @@ class Run:
     # -- start and end -------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        self._spool.clean(self._state.spooled_files())
-        restore(self._pipeline, self._state)
+        self._resume()
         for name in sorted(self._state.remembering() - self._stateful.keys()):
             if name.startswith(f"{self._pipeline.graph}."):
                 log.warning("what transform %s remembered, such as open windows, is kept but not used: it has left the YAML", name)
@@ -106,6 +111,17 @@ class Run:
             courier = Courier(own, sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, not self._once)
             self._couriers.append(courier)
             courier.start()
+
+    def _resume(self) -> None:
+        """Go on from what is recorded: at the start, and after a batch that could not be recorded."""
+        if self._stale:
+            self._pipeline = self._pipeline.fresh()
+            self._stateful = stateful(self._pipeline)
+        recorded = self._state.checkpoint() or Checkpoint(None, 0, 0)
+        self._position, self._epoch, self._sequence = recorded.position, recorded.epoch, recorded.sequence
+        self._spool.clean(self._state.spooled_files())
+        restore(self._pipeline, self._state)
+        self._stale = False
 
     def _drain(self) -> None:
         """Let the workers finish: everything that waits (`once`), or what is in hand."""
@@ -124,7 +140,7 @@ class Run:
             raise LakewardError("; ".join(failed))
 
     def _end(self, error: str) -> RunResult:
-        end = time.monotonic() + GRACE
+        end = min(time.monotonic(), self._bell.asked) + GRACE
         for courier in self._couriers:
             courier.leave()
         for courier in self._couriers:
@@ -147,6 +163,7 @@ class Run:
                 self._read_what_is_there()
                 failures = 0
                 if self._once:
+                    self._record_finish()
                     break
                 pause = config.batch.wait.total_seconds()
             except Retry as error:
@@ -154,10 +171,26 @@ class Run:
                 if self._once and failures >= PATIENCE:
                     raise
                 pause = pause_after(failures, error.after)
-                log.warning("source: %s; next attempt in %.1f s", redact(str(error)), pause)
+                self._tell_trouble(error, pause)
             self._pause(pause)
-        if self._finish and not self._stopping():
-            self._record_finish()
+
+    def _tell_trouble(self, error: Retry, pause: float) -> None:
+        full, reason = isinstance(error, NoRoom), redact(str(error))
+        if not full:
+            log.warning("source: %s; next attempt in %.1f s", reason, pause)
+        elif not self._without_room:
+            log.error("%s; reading goes on by itself", reason)
+        self._without_room |= full
+        with suppress(NoRoom):
+            self._state.trouble("disk" if full else "source", FULL if full else reason)
+
+    def _tell_that_it_works(self) -> None:
+        if self._without_room:
+            log.warning("there is room on the disk again; reading goes on")
+        self._without_room = False
+        with suppress(NoRoom):
+            for part in ("disk", "source"):
+                self._state.trouble(part, "")
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -167,18 +200,23 @@ class Run:
                 self._require_couriers()
 
     def _read_what_is_there(self) -> None:
+        if self._stale:
+            self._resume()
         batches = self._pipeline.source.read(self._position, self._pipeline.config.batch.rows)
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
                 self._take(batch)
+                self._tell_that_it_works()
             if self._stopping():
                 return
+        self._tell_that_it_works()
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Back pressure: the source is the buffer when the spool is full."""
+        """Back pressure: the source is the buffer when the spool is full. Raises NoRoom when the disk is, or nearly."""
         while not self._stopping():
             if not self._once:
                 self._require_couriers()
+            self._state.room.require()
             if not self._spool_is_full():
                 batch = next(batches, None)
                 if batch is None:
@@ -189,29 +227,43 @@ class Run:
             else:
                 self._require_couriers()
                 others = f"nobody empties it: {', '.join(self._state.waiting())} is not part of this graph"
-                raise LakewardError(f"the spool is full, and {others}; put the sink back, or raise spool.max_mb")
+                raise LakewardError(f"the spool is full, and {others}; put the sink back, raise spool.max_mb, or free disk")
 
     def _spool_is_full(self) -> bool:
-        return self._state.waiting_bytes() >= self._pipeline.config.spool.max_mb * 1e6
+        waiting = self._state.waiting_bytes()
+        return waiting > 0 and waiting >= self._state.room.cap(self._pipeline.config.spool.max_mb * 1e6, waiting)
 
     # -- TRANSFORM, SPOOL, RECORD --------------------------------------------------------------------------------------
 
-    def _take(self, batch: Batch) -> None:
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """What transforms took is recorded or, when there is no room, taken again later by transforms as they were before."""
         try:
+            yield
+        except NoRoom:
+            self._stale = True
+            self._state.make_room()
+            raise
+        except Retry as error:  # states may have changed already: reading the batch again would count rows twice
+            raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
+
+    def _take(self, batch: Batch) -> None:
+        with self._all_or_nothing():
             outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
             refused = batch.rejected.num_rows if batch.rejected is not None else 0
             counted = fates(batch.rows, refused, outcome)
             dead = letters("source", batch.rejected, batch.origin, batch.epoch) if batch.rejected is not None else []
             self._epoch, self._position = batch.epoch, batch.position
             self._record(outcome, counted, dead, batch.origin, batch.events)
-        except Retry as error:  # states may have changed already: reading the batch again would count rows twice
-            raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
 
     def _record_finish(self) -> None:
         """Each outcome is recorded with all states, so a crash in between leaves the rest for the next `--finish`."""
-        for outcome in self._pipeline.finish(END_OF_INPUT):
-            if outcome.shares or outcome.dead or outcome.filtered:
-                self._record(outcome, NO_ROWS, [], "")
+        if not self._finish or self._stopping():
+            return
+        with self._all_or_nothing():
+            for outcome in self._pipeline.finish(END_OF_INPUT):
+                if outcome.shares or outcome.dead or outcome.filtered:
+                    self._record(outcome, NO_ROWS, [], "")
 
     def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str, events: Sequence[Event] = ()) -> None:
         self._sequence += 1

@@ -16,6 +16,7 @@ from attrs import frozen
 from lakeward.components import ROW, Encoding, Parcel
 from lakeward.durable import make_folder, sync
 from lakeward.errors import Refused
+from lakeward.room import needing_room
 
 
 @frozen
@@ -32,23 +33,29 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        make_folder(folder)
+        with needing_room(folder):
+            make_folder(folder)
 
     def write(self, name: str, rows: pa.RecordBatch, encoding: Encoding, now: datetime) -> SpoolFile:
-        """SPOOL: encode, write, sync, rename. `sync` follows once for all files of a batch."""
+        """SPOOL: encode, write, sync, rename. `sync` follows once for all files of a batch. Raises NoRoom."""
         content = encode(rows, encoding, now)
         digest = hashlib.sha256(content).hexdigest()
         temporary = self.folder / f"{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self.folder / f"{name}.parquet")
+        try:
+            with needing_room(temporary), temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self.folder / f"{name}.parquet")
+        except BaseException:  # on a full disk others need the room
+            temporary.unlink(missing_ok=True)
+            raise
         return SpoolFile(f"{name}.parquet", content.size, digest)
 
     def sync(self) -> None:
         """Make the names of the files durable."""
-        sync(self.folder)
+        with needing_room(self.folder):
+            sync(self.folder)
 
     def verify(self, parcel: Parcel) -> None:
         """The file is what was written, so that a sink never ships anything else as these rows. Raises Refused."""
@@ -67,11 +74,11 @@ class Spool:
             (self.folder / name).unlink()
 
     def clean(self, needed: Iterable[str]) -> None:
-        """Remove what a crash left: everything that was never recorded, or settled but not yet removed."""
+        """Remove what a crash or a full disk left: everything that was never recorded, or settled but not yet removed."""
         keep = set(needed)
         for path in self.folder.iterdir():
             if path.name not in keep:
-                path.unlink()
+                path.unlink(missing_ok=True)  # a worker may be quicker
 
 
 def encode(rows: pa.RecordBatch, encoding: Encoding, now: datetime) -> pa.Buffer:

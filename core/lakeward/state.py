@@ -10,15 +10,17 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from lakeward.components import Event, Parcel, Position, Receipt, Token
 from lakeward.durable import make_folder
+from lakeward.errors import NoRoom
+from lakeward.room import Room, needing_room
 from lakeward.statefile import (
     DAMAGED,
     SCHEMA_VERSION,
@@ -34,6 +36,7 @@ from lakeward.statefile import (
 )
 
 MAX_DETAIL = 500
+REREAD = 1_000_000  # epochs of one life of a source are far fewer
 
 
 @frozen
@@ -44,6 +47,8 @@ class Checkpoint:
     """None when something was recorded before the first batch."""
     epoch: int
     sequence: int
+    at: str = field(default="", eq=False)
+    """When it was recorded."""
 
 
 @frozen
@@ -92,6 +97,7 @@ class State:
 
     def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
         self.directory = directory
+        self.room = Room(directory)
         self._connection = connection
         self._lock = threading.RLock()
         self._file = directory / "state.db"
@@ -106,8 +112,9 @@ class State:
     def hold(cls, directory: Path) -> Iterator[State]:
         """The state in a directory, made if needed, for this process alone. Raises StateInUse or UnusableState."""
         try:
-            make_folder(directory.absolute())
-            lock = (directory / "lock").open("a+b", buffering=0)
+            with needing_room(directory):
+                make_folder(directory.absolute())
+                lock = (directory / "lock").open("a+b", buffering=0)
         except OSError as error:
             remedy = "choose another --state-dir, or give this user the right to write there"
             raise UnusableState(f"{directory}: {error.strerror}; {remedy}") from error
@@ -163,8 +170,8 @@ class State:
         """Where to go on; None before the first batch."""
         with self._lock, explained(self._file):
             position = read_position(self._connection)
-        for epoch, sequence in self._rows("SELECT epoch, sequence FROM checkpoint"):
-            return Checkpoint(position or None, epoch, sequence)
+        for epoch, sequence, at in self._rows("SELECT epoch, sequence, at FROM checkpoint"):
+            return Checkpoint(position or None, epoch, sequence, at)
         return None
 
     def transform_state(self, node: str) -> bytes | None:
@@ -275,6 +282,18 @@ class State:
             self._bury(execute, dead)
             return self._remove(execute, parcel, "refused")
 
+    def new_epoch(self) -> int:
+        """An epoch for rows that a person has read again: never given before, and far from the next, whatever resets add to it."""
+        with self._transaction() as execute:
+            execute("INSERT INTO about VALUES ('reread', ?1) ON CONFLICT DO UPDATE SET value = value + ?1", (REREAD,))
+        return int(self._about("reread"))
+
+    def make_room(self) -> None:
+        """After NoRoom: give up the reserve and fold the log, so that parcels can be settled and their files dropped."""
+        self.room.release()
+        with suppress(NoRoom):
+            self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def tell(self, event: Event, origin: str = "") -> None:
         """Keep an event that belongs to no batch, such as a position that a person set."""
         with self._transaction() as execute:
@@ -324,15 +343,19 @@ class State:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        with self._lock, explained(self._file):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection.execute
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # on a full disk SQLite has rolled back by itself
-                    self._connection.execute("ROLLBACK")
-                raise
+        try:
+            with self._lock, explained(self._file):
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection.execute
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:  # on a full disk SQLite has rolled back by itself
+                        self._connection.execute("ROLLBACK")
+                    raise
+        except NoRoom:
+            self.make_room()
+            raise
 
 
 def _now() -> str:
