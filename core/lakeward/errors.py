@@ -81,6 +81,8 @@ class Retry(LakewardError):
 class NoRoom(Retry):
     """The disk of the state is full, or nearly. READ pauses and goes on by itself as soon as there is room."""
 
+    told = "the disk of the state is full, or nearly; make room, and reading goes on by itself"
+
     def __init__(self, reason: str) -> None:
         super().__init__(reason, after=1.0)
 

@@ -132,10 +132,12 @@ class Pipeline:
 
     def fresh(self) -> Pipeline:
         """The same with new transforms for those that remember; as in a plan, they have seen an empty batch."""
-        steps = [attrs.evolve(step, transform=attrs.evolve(step.transform)) if _remembers(step) else step for step in self.steps]  # type: ignore[misc]  # each is an attrs class
-        for step in filter(_remembers, steps):
-            if step.inputs[0] in self.schemas:
-                step.transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
+        steps = list(self.steps)
+        for place, step in enumerate(steps):
+            if isinstance(step.transform, Stateful):
+                steps[place] = attrs.evolve(step, transform=attrs.evolve(step.transform))  # type: ignore[misc]  # it is an attrs class
+                if step.inputs[0] in self.schemas:
+                    steps[place].transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
         return attrs.evolve(self, steps=steps)
 
     def close(self) -> None:
@@ -144,10 +146,6 @@ class Pipeline:
             stack.callback(self.source.close)
             for sink in self.sinks.values():
                 stack.callback(sink.close)
-
-
-def _remembers(step: Step) -> bool:
-    return isinstance(step.transform, Stateful)
 
 
 def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.RecordBatch | None:

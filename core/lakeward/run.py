@@ -25,12 +25,12 @@ from lakeward.plugins import Plugins
 from lakeward.reconcile import NO_ROWS, Fates, fates
 from lakeward.secrets import redact
 from lakeward.spool import Spool
-from lakeward.state import Checkpoint, DeadLetter, Recording, Share, State
+from lakeward.state import DeadLetter, Recording, Share, State
+from lakeward.statefile import Checkpoint
 
 log = logging.getLogger("lakeward.run")
 GRACE = 7.0  # seconds to finish what is in hand after SIGTERM
 LAST = 8.0  # seconds after which the process is gone, whatever is in hand; container runtimes kill after 10
-FULL = "the disk of the state is full, or nearly; make room, reading goes on by itself"
 
 
 class Run:
@@ -41,12 +41,13 @@ class Run:
     ) -> None:
         self._pipeline, self._plugins, self._state = pipeline, plugins, state
         self._once, self._finish = once, finish
-        self._stateful = stateful(pipeline)
         self._fates = NO_ROWS
         self._couriers: list[Courier] = []
         self._position: Position | None = None
         self._epoch = self._sequence = 0
-        self._without_room = self._stale = False  # stale: a batch was taken and not recorded, so transforms must go back
+        self._unrecorded: list[str] = []  # files of the batch in hand
+        self._stale = False  # a batch was taken and not recorded, so transforms must go back
+        self._troubles: dict[str, str] = {}
         config = pipeline.config
         self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
         state.claim(config.name)
@@ -100,8 +101,9 @@ class Run:
     # -- start and end -------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
+        self._spool.clean(self._state.spooled_files())
         self._resume()
-        for name in sorted(self._state.remembering() - self._stateful.keys()):
+        for name in sorted(self._state.remembering() - stateful(self._pipeline).keys()):
             if name.startswith(f"{self._pipeline.graph}."):
                 log.warning("what transform %s remembered, such as open windows, is kept but not used: it has left the YAML", name)
         for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
@@ -116,10 +118,8 @@ class Run:
         """Go on from what is recorded: at the start, and after a batch that could not be recorded."""
         if self._stale:
             self._pipeline = self._pipeline.fresh()
-            self._stateful = stateful(self._pipeline)
         recorded = self._state.checkpoint() or Checkpoint(None, 0, 0)
         self._position, self._epoch, self._sequence = recorded.position, recorded.epoch, recorded.sequence
-        self._spool.clean(self._state.spooled_files())
         restore(self._pipeline, self._state)
         self._stale = False
 
@@ -171,26 +171,20 @@ class Run:
                 if self._once and failures >= PATIENCE:
                     raise
                 pause = pause_after(failures, error.after)
-                self._tell_trouble(error, pause)
+                self._trouble(*("disk", NoRoom.told) if isinstance(error, NoRoom) else ("source", redact(str(error))))
             self._pause(pause)
 
-    def _tell_trouble(self, error: Retry, pause: float) -> None:
-        full, reason = isinstance(error, NoRoom), redact(str(error))
-        if not full:
-            log.warning("source: %s; next attempt in %.1f s", reason, pause)
-        elif not self._without_room:
-            log.error("%s; reading goes on by itself", reason)
-        self._without_room |= full
+    def _trouble(self, part: str, problem: str) -> None:
+        """Note what keeps READ from going on, or "" that it goes on: told when it changes, written as soon as there is room to."""
+        if problem != self._troubles.get(part, ""):
+            log.warning("%s: %s", part, problem or "works again")
+            self._troubles[part] = problem
         with suppress(NoRoom):
-            self._state.trouble("disk" if full else "source", FULL if full else reason)
+            self._state.trouble(part, problem)
 
-    def _tell_that_it_works(self) -> None:
-        if self._without_room:
-            log.warning("there is room on the disk again; reading goes on")
-        self._without_room = False
-        with suppress(NoRoom):
-            for part in ("disk", "source"):
-                self._state.trouble(part, "")
+    def _goes_on(self) -> None:
+        for part in ("disk", "source"):
+            self._trouble(part, "")
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -206,10 +200,10 @@ class Run:
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
                 self._take(batch)
-                self._tell_that_it_works()
+                self._goes_on()
             if self._stopping():
                 return
-        self._tell_that_it_works()
+        self._goes_on()
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Back pressure: the source is the buffer when the spool is full. Raises NoRoom when the disk is, or nearly."""
@@ -242,6 +236,8 @@ class Run:
             yield
         except NoRoom:
             self._stale = True
+            while self._unrecorded:
+                self._spool.drop(self._unrecorded.pop())
             self._state.make_room()
             raise
         except Retry as error:  # states may have changed already: reading the batch again would count rows twice
@@ -266,25 +262,27 @@ class Run:
                     self._record(outcome, NO_ROWS, [], "")
 
     def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str, events: Sequence[Event] = ()) -> None:
-        self._sequence += 1
-        shares = self._spool_shares(outcome)
+        sequence = self._sequence + 1
+        shares = self._spool_shares(outcome, sequence)
         dead = dead + [letter for stage, rows in outcome.dead for letter in letters(stage, rows, origin, self._epoch)]
         rows_by_sink = {share.sink: share.rows for share in shares}
         totals: dict[tuple[str, str], int] = {}
         for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
             totals |= {(kind, name): rows for name, rows in counts.items()}
-        states = {name: transform.state() for name, transform in self._stateful.items()}
-        self._state.record(Recording(self._sequence, self._epoch, self._position, states, shares, dead, totals, events, origin))
+        states = {name: transform.state() for name, transform in stateful(self._pipeline).items()}
+        self._state.record(Recording(sequence, self._epoch, self._position, states, shares, dead, totals, events, origin))
+        self._sequence = sequence
+        self._unrecorded.clear()
         for event in events:
             log.warning("source: %s: %s", event.kind, redact(event.detail))
         self._fates += counted
-        info = BatchInfo(self._sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
+        info = BatchInfo(sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
         self._plugins.notify("lakeward_batch_recorded", run=self.info, batch=info)
         for courier in self._couriers:
             if courier.sink_name in rows_by_sink:
                 courier.wake()
 
-    def _spool_shares(self, outcome: Outcome) -> list[Share]:
+    def _spool_shares(self, outcome: Outcome, sequence: int) -> list[Share]:
         """Encode once: sinks that take the same rows in the same encoding share one file."""
         written: dict[tuple[int, object], tuple[str, int, str]] = {}
         numbers = itertools.count()
@@ -294,8 +292,9 @@ class Run:
             encoding = self._pipeline.sinks[name].encoding
             key = (id(rows), encoding)
             if key not in written:
-                file = self._spool.write(f"{self._epoch:04d}-{self._sequence:010d}-{next(numbers)}", rows, encoding, now)
+                file = self._spool.write(f"{self._epoch:04d}-{sequence:010d}-{next(numbers)}", rows, encoding, now)
                 written[key] = (file.name, file.bytes, file.sha256)
+                self._unrecorded.append(file.name)
             file_name, size, digest = written[key]
             shares.append(Share(self._sink_name(name), file_name, rows.num_rows, size, digest))
         if written:

@@ -74,11 +74,11 @@ class Spool:
             (self.folder / name).unlink()
 
     def clean(self, needed: Iterable[str]) -> None:
-        """Remove what a crash or a full disk left: everything that was never recorded, or settled but not yet removed."""
+        """Remove what a crash left: everything that was never recorded, or settled but not yet removed."""
         keep = set(needed)
         for path in self.folder.iterdir():
             if path.name not in keep:
-                path.unlink(missing_ok=True)  # a worker may be quicker
+                path.unlink()
 
 
 def encode(rows: pa.RecordBatch, encoding: Encoding, now: datetime) -> pa.Buffer:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from attrs import field, frozen
+from attrs import frozen
 
 from lakeward.components import Event, Parcel, Position, Receipt, Token
 from lakeward.durable import make_folder
@@ -24,11 +24,13 @@ from lakeward.room import Room, needing_room
 from lakeward.statefile import (
     DAMAGED,
     SCHEMA_VERSION,
+    Checkpoint,
     UnusableState,
     connect,
     copy_between_runs,
     explained,
     prepare,
+    read_checkpoint,
     read_position,
     take,
     version,
@@ -36,19 +38,6 @@ from lakeward.statefile import (
 )
 
 MAX_DETAIL = 500
-REREAD = 1_000_000  # epochs of one life of a source are far fewer
-
-
-@frozen
-class Checkpoint:
-    """Where the last recorded batch ended."""
-
-    position: Position | None
-    """None when something was recorded before the first batch."""
-    epoch: int
-    sequence: int
-    at: str = field(default="", eq=False)
-    """When it was recorded."""
 
 
 @frozen
@@ -136,32 +125,33 @@ class State:
     @contextmanager
     def look(cls, directory: Path) -> Iterator[State | None]:
         """The state for reading only, also while a run holds it; None when there is none yet. Raises UnusableState."""
-        file = directory / "state.db"
-        with explained(file):
-            connection = copy_between_runs(file) or connect(f"{file.absolute().as_uri()}?mode=ro")
-        with closing(connection):
-            with explained(file):
-                found = version(connection, file)
-                if 0 < found < SCHEMA_VERSION:
-                    raise UnusableState(f"{file}: made by an older lakeward; the next run brings it up to date")
-                state = cls(directory, connection) if found else None
+        with cls._opened(directory, "ro") as state:
             yield state
 
     @classmethod
     @contextmanager
     def beside(cls, directory: Path) -> Iterator[State]:
         """The state for a small change that leaves position and troubles alone, also while a run holds it. Raises UnusableState."""
+        with cls._opened(directory, "rw") as state:
+            if state is None:
+                raise UnusableState(f"{directory}: no run has made a state here yet")
+            yield state
+
+    @classmethod
+    @contextmanager
+    def _opened(cls, directory: Path, mode: str) -> Iterator[State | None]:
         file = directory / "state.db"
-        if not file.exists():
-            raise UnusableState(f"{directory}: no run has made a state here yet")
         with explained(file):
-            connection = connect(f"{file.absolute().as_uri()}?mode=rw")
+            copy = None if mode == "rw" and file.exists() else copy_between_runs(file)
+            connection = copy or connect(f"{file.absolute().as_uri()}?mode={mode}")
         with closing(connection):
             with explained(file):
-                if version(connection, file) != SCHEMA_VERSION:
-                    raise UnusableState(f"{file}: made by an older lakeward, or never finished; the next run brings it up to date")
-                prepare(connection, SCHEMA_VERSION)
-                state = cls(directory, connection)
+                found = version(connection, file)
+                if 0 < found < SCHEMA_VERSION:
+                    raise UnusableState(f"{file}: made by an older lakeward; the next run brings it up to date")
+                if found and mode == "rw":
+                    prepare(connection, found)
+                state = cls(directory, connection) if found else None
             yield state
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -169,10 +159,7 @@ class State:
     def checkpoint(self) -> Checkpoint | None:
         """Where to go on; None before the first batch."""
         with self._lock, explained(self._file):
-            position = read_position(self._connection)
-        for epoch, sequence, at in self._rows("SELECT epoch, sequence, at FROM checkpoint"):
-            return Checkpoint(position or None, epoch, sequence, at)
-        return None
+            return read_checkpoint(self._connection)
 
     def transform_state(self, node: str) -> bytes | None:
         """What a transform remembered at the checkpoint."""
@@ -283,9 +270,9 @@ class State:
             return self._remove(execute, parcel, "refused")
 
     def new_epoch(self) -> int:
-        """An epoch for rows that a person has read again: never given before, and far from the next, whatever resets add to it."""
+        """An epoch for rows that a person has read again: never given before, and a million from the next, so that resets meet none."""
         with self._transaction() as execute:
-            execute("INSERT INTO about VALUES ('reread', ?1) ON CONFLICT DO UPDATE SET value = value + ?1", (REREAD,))
+            execute("INSERT INTO about VALUES ('reread', 1000000) ON CONFLICT DO UPDATE SET value = value + 1000000")
         return int(self._about("reread"))
 
     def make_room(self) -> None:

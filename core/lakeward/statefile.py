@@ -13,6 +13,8 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from attrs import field, frozen
+
 from lakeward.components import Position
 from lakeward.errors import LakewardError, NoRoom, StateInUse
 
@@ -81,31 +83,18 @@ def take(lock: IO[bytes], directory: Path) -> None:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:  # `holder` may just be looking
+        except BlockingIOError:  # `lakeward health` may just be looking
             time.sleep(0.1)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise StateInUse(directory, f" (process {found})" if (found := _written(lock)) else "") from None
+        lock.seek(0)
+        found = lock.read().decode(errors="replace").strip()
+        raise StateInUse(directory, f" (process {found})" if found else "") from None
     except OSError as error:  # some network file systems have no locks
         raise UnusableState(f"{directory}: cannot be locked: {error.strerror}; choose a --state-dir on a local disk") from error
     with suppress(OSError):  # who holds it is good to know, but a full disk need not stop us here
         lock.truncate(0)
         lock.write(str(os.getpid()).encode())
-
-
-def _written(lock: IO[bytes]) -> str:
-    lock.seek(0)
-    return lock.read().decode(errors="replace").strip()
-
-
-def holder(directory: Path) -> str | None:
-    """The number of the process that holds the directory now, or "" when it could not be written; None when nobody does."""
-    with suppress(FileNotFoundError), (directory / "lock").open("rb", buffering=0) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _written(lock)
-    return None
 
 
 @contextmanager
@@ -162,6 +151,25 @@ def prepare(connection: sqlite3.Connection, found: int) -> None:
         return
     made = f"PRAGMA journal_mode=WAL; BEGIN; {SCHEMA} INSERT INTO about VALUES ('life', '{uuid.uuid4().hex[:8]}');"
     connection.executescript(f"{f'BEGIN; {FROM_1}' if found else made} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+
+
+@frozen
+class Checkpoint:
+    """Where the last recorded batch ended."""
+
+    position: Position | None
+    """None when something was recorded before the first batch."""
+    epoch: int
+    sequence: int
+    at: str = field(default="", eq=False)
+    """When it was recorded."""
+
+
+def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint | None:
+    """The checkpoint; None before the first batch."""
+    position = read_position(connection) or None
+    found = connection.execute("SELECT epoch, sequence, at FROM checkpoint").fetchone()
+    return Checkpoint(position, *found) if found else None
 
 
 def read_position(connection: sqlite3.Connection) -> dict[str, Any]:

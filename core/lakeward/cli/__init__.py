@@ -13,7 +13,7 @@ import click
 from lakeward.errors import ConfigError, LakewardError, StateInUse
 from lakeward.secrets import redact
 
-COMMANDS = ("run", "check", "explain", "status", "plugins", "completion")
+COMMANDS = ("run", "check", "explain", "status", "health", "position", "backfill", "plugins", "completion")
 EPILOG = """\b
 Examples:
   lakeward check pipeline.yaml            find every mistake, read nothing

@@ -190,8 +190,7 @@ def main(folder: Path, megabytes: int, seconds: float, seed: int, near: bool) ->
     command = [sys.executable, "-m", "lakeward", "run", "pipeline.yaml", "--state-dir", "volume/state", "--once", "--finish"]
     last = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     log = (folder / "log").read_text()
-    story.counts["pauses"], story.counts["goings on"] = log.count("reading goes on by itself"), log.count("there is room on the disk again")
-    story.counts["cut short"] = log.count("No space left on device") + log.count("disk is full") + log.count("disk I/O error")
+    story.counts["pauses"], story.counts["goings on"] = log.count("WARNING disk: the disk"), log.count("disk: works again")
     problems = wrong(folder, near)
     if recovered < 0:
         problems.append("did not recover")

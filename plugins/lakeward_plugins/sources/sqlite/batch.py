@@ -31,9 +31,9 @@ class TooLongError(Exception):
     """The texts of one column are longer together than an Arrow array can hold (2 GiB): ask for fewer rows."""
 
 
-def take(query: Query, table: Table, after: int | None, limit: int) -> Taken | None:
-    """At most `limit` rows after the key `after`, or None when there are none."""
-    where = table.after(after)
+def take(query: Query, table: Table, after: int | None, limit: int, until: int | None = None) -> Taken | None:
+    """At most `limit` rows after the key `after`, and up to `until`, or None when there are none."""
+    where = table.after(after) + (f" AND {table.key_ref} <= {until}" if until is not None else "")
     rows, odd = _typed(table, query(table.select(where, limit), limit + 1)), []
     if rows is None:
         where += f" AND {table.key_ref} <= {_last_key(query, table, where, limit)}"

@@ -53,27 +53,29 @@ class Database:
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
         """Batches by ascending key; a batch is of one moment."""
         last, asked = _key(after), limit
-        while True:
+        again = {key: (after or {})[key] for key in ("until", "epoch") if key in (after or {})}
+        until, epoch = again.get("until"), again.get("epoch", 0)
+        while until is None or (last or 0) < until:
             try:
-                taken = self._take(last, asked)
+                taken = self._take(last, asked, until)
             except TooLongError:
                 asked //= 2
                 continue
             if taken is None:
                 return
-            yield Batch(taken.rows, {"id": taken.last}, taken.rejected, self.origin)
+            yield Batch(taken.rows, {"id": taken.last, **again}, taken.rejected, self.origin, epoch)
             if taken.count < asked:
                 return
             last, asked = taken.last, limit
 
-    def _take(self, last: int | None, limit: int) -> Taken | None:
+    def _take(self, last: int | None, limit: int, until: int | None) -> Taken | None:
         known = self.table()
         if not self.path.exists():
             raise Retry(f"{self.path} is gone; waiting for it to come back")
         try:
             with transaction(self.path, self.wanted.busy_timeout) as query:
                 self._must_be_unchanged(known, query)
-                return take(query, known, last, limit)
+                return take(query, known, last, limit, until)
         except OptionError as error:  # it was right when the run began
             raise Refused(f"{self.path} changed while it was read: {error.message}; look at it and start the run again") from error
 

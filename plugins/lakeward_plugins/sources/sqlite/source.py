@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from attrs import define, field
 
-from lakeward import Batch, option
+from lakeward import Batch, OptionError, option
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
 
 
@@ -55,6 +55,12 @@ class SqliteSource:
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
         """Batches by ascending key; a batch is of one moment."""
         yield from self._database.read(after, limit)
+
+    def reread(self, first: int, last: int | None, epoch: int, origin: str = "") -> Mapping[str, Any]:
+        """Just before `first`; up to `last` if there is one."""
+        if origin not in ("", self._database.origin):
+            raise OptionError("origin", f"there is only {self._database.origin}")
+        return {"id": first - 1, "epoch": epoch} | ({"until": last} if last is not None else {})
 
     def close(self) -> None:
         """Nothing to give back: each transaction has ended before its batch goes on."""
