@@ -20,6 +20,7 @@ Examples:
   lakeward run pipeline.yaml --once       move what is there, then end
   lakeward run pipeline.yaml              go on until told to stop
   lakeward status pipeline.yaml           what was read, delivered, refused
+  lakeward health pipeline.yaml           does it work now?
 
 \b
 Exit codes: 0 done, 1 the run failed, 2 the configuration or command line is wrong,
