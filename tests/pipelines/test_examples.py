@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import polars
 import pytest
+from s3_server import ALONE, S3Server
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -39,7 +40,7 @@ def run(folder: Path, name: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {"environmental.yaml", "backfill.yaml", "alerts.yaml"}
+    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {"environmental.yaml", "backfill.yaml", "alerts.yaml", "s3.yaml"}
 
 
 def test_environmental_takes_every_row_to_one_table(folder: Path) -> None:
@@ -75,6 +76,16 @@ def test_alerts_are_printed_as_json_lines(folder: Path) -> None:
         assert line["event"] in ("RAISE", "CLEAR")
         if line["event"] == "RAISE":
             assert line["value"] > 60 if line["alert_type"] == "temperature_high" else line["value"] < 950
+
+
+def test_s3_takes_every_row_to_the_bucket(folder: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"AWS_ACCESS_KEY_ID": s3.access_key_id, "AWS_SECRET_ACCESS_KEY": s3.secret_access_key, "S3_ENDPOINT": s3.url}
+    for name, value in (ALONE | settings | {"BUCKET": s3.bucket()}).items():
+        monkeypatch.setenv(name, value)
+    assert json.loads(run(folder, "s3.yaml"))["sinks"]["readings"]["delivered"] == 3000
+    stored = s3.table(os.environ["BUCKET"], "readings/north/")
+    assert stored["_row"].to_pylist() == list(range(1, 3001))
+    assert {"timestamp", "temperature", "uploaded_at"} <= set(stored.column_names)
 
 
 @pytest.mark.slow

@@ -348,6 +348,13 @@ def test_secrets_are_sent_and_never_shown(receiver, sink_of, tmp_path, caplog):
         assert not [word for word in (TOKEN, "other-canary", "of-mine", "\x1b") if word in text]
 
 
+def test_parts_of_a_secret_address_are_secret_too(receiver, sink_of, tmp_path):
+    receiver.mishaps = [answer(404, "nothing at /services/T0canary%2F1?key=canary, /services/T0canary/1 or key=canary")]
+    address = Secret(receiver.url.partition("/hook")[0] + "/services/T0canary%2F1?key=canary", "env:HOOK_URL")
+    with pytest.raises(Refused, match=r"nothing at \*\*\*, \*\*\* or \*\*\*; check the url"):
+        sink_of(url=address).deliver(parcel_of(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -24,7 +24,7 @@ import pyarrow as pa
 from attrs import define, field
 
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
-from lakeward.secrets import Secret
+from lakeward.secrets import Secret, redact
 
 AGAIN = {408, 409, 425, 429}  # 409: the receiver is still busy with the same key
 REFUSED = {
@@ -68,6 +68,9 @@ class WebhookSink:
             raise OptionError("url", "is not an http or https URL; write it as https://host/path")
         if self._place.userinfo:
             raise OptionError("url", "must not hold a user or password; use `token` or `headers` with a secret")
+        if isinstance(self.url, Secret):  # a receiver may repeat a part of it, as in "no such path"
+            for part in (self._place.raw_path.decode(), self._place.path, self._place.query.decode()):
+                Secret(part, self.url.reference)  # from now on `redact` knows it
         ours = OURS | ({"authorization"} if self.token else set())
         for name, text in [("Authorization", self.token), *self.headers.items()]:
             path = "token" if text is self.token else f"headers.{name}"
@@ -149,10 +152,7 @@ class WebhookSink:
 
     def _clean(self, text: str) -> str:
         """On one line and without secrets, which a receiver may echo."""
-        for value in (self.url, self.token, *self.headers.values()):
-            if isinstance(value, Secret):
-                text = text.replace(value.reveal(), "***")
-        return "".join(letter if letter.isprintable() else " " for letter in text)
+        return "".join(letter if letter.isprintable() else " " for letter in redact(text))
 
 
 def _text(value: str | Secret) -> str:

@@ -1,0 +1,184 @@
+"""The real program through a proxy that spoils half of its requests, killed in between; an independent client reads what the store has."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+from faultproxy import FAULTS, FaultProxy
+from s3_server import ALONE, S3Server
+
+HERE = Path(__file__).parent
+PATIENCE = 300  # seconds that a test waits for what must come
+ROWS, BATCH = 6_000, 50
+YAML = """
+name: network
+source: {use: sqlite, path: sensor.db}
+sinks:
+  raw: {use: s3, prefix: raw, BUCKET, timeout: 0.5s}
+  copy: {use: s3, prefix: copy, BUCKET, timeout: 0.5s, compression: zstd}
+batch: {rows: 50, wait: 50ms}
+""".replace("BUCKET", "bucket: '${BUCKET}', endpoint_url: '${STORE}'")
+Rows = Counter[tuple[object, ...]]
+
+
+def write_rows(folder: Path, count: int) -> None:
+    database = sqlite3.connect(folder / "sensor.db")
+    with database:
+        database.execute("CREATE TABLE readings (id INTEGER PRIMARY KEY, timestamp TEXT, sensor_id TEXT, temperature REAL)")
+        rows = [
+            (n, f"2026-01-01T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}Z", f"s{n % 3}", n % 97 + n / 7) for n in range(1, count + 1)
+        ]
+        database.executemany("INSERT INTO readings VALUES (?, ?, ?, ?)", rows)
+    database.close()
+
+
+def in_source(folder: Path) -> Rows:
+    database = sqlite3.connect(folder / "sensor.db")
+    rows = database.execute("SELECT id, timestamp, sensor_id, temperature FROM readings").fetchall()
+    database.close()
+    return Counter(rows)
+
+
+def in_store(s3: S3Server, bucket: str, sink: str, folder: Path) -> Rows:
+    """Read back by DuckDB, from files that an independent client downloads from the store itself."""
+    target = folder / "downloaded" / sink
+    target.mkdir(parents=True)
+    for number, content in enumerate(s3.objects(bucket, f"{sink}/").values()):
+        (target / f"{number}.parquet").write_bytes(content)
+    return Counter(duckdb.sql(f"SELECT id, timestamp, sensor_id, temperature FROM '{target}/*.parquet'").fetchall())
+
+
+def environment(store: str, bucket: str, folder: Path) -> dict[str, str]:
+    return os.environ | ALONE | {"STORE": store, "BUCKET": bucket, "AWS_SHARED_CREDENTIALS_FILE": str(folder / "credentials")}
+
+
+def give_credentials(folder: Path, key: str, secret: str) -> None:
+    (folder / "new").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
+    (folder / "new").replace(folder / "credentials")
+
+
+def lakeward(folder: Path, known: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lakeward", *arguments]
+    return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+@contextmanager
+def running(folder: Path, known: dict[str, str], longest_pause: float) -> Iterator[subprocess.Popen[bytes]]:
+    """`lakeward run`, without `--once`, logging to the file `log`."""
+    command = [sys.executable, str(HERE / "impatient_lakeward.py"), str(longest_pause), "run", "pipeline.yaml"]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=folder, env=known, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert process.poll() is None, f"lakeward ended: {(folder / 'log').read_text()[-2000:]}"
+        assert time.monotonic() < end, f"waited in vain: {(folder / 'log').read_text()[-2000:]}"
+        time.sleep(0.1)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pipeline.yaml").write_text(YAML)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_every_row_arrives_once_through_a_bad_network_and_kill_9(folder: Path, s3: S3Server) -> None:
+    write_rows(folder, ROWS)
+    give_credentials(folder, s3.access_key_id, s3.secret_access_key)
+    bucket, client = s3.bucket(), s3.client()
+
+    def stored() -> int:
+        return int(client.list_objects_v2(Bucket=bucket)["KeyCount"])
+
+    objects = 2 * ROWS // BATCH
+    with FaultProxy(s3.url, p=0.5, seed=20, hang=0.8, retry_after=0) as proxy:
+        known = environment(proxy.url, bucket, folder)
+        for enough in (objects // 4, objects // 2, objects):
+            with running(folder, known, 0.05) as process:
+                wait_until(lambda enough=enough: stored() >= enough, process, folder)  # type: ignore[misc]
+                if enough == objects:  # otherwise killed with -9
+                    wait_until(lambda: waiting(folder, known) == 0, process, folder)
+                    stop(process)
+        counts = dict(proxy.counts)
+    print("requests by fault:", counts)
+    rows = in_source(folder)
+    assert stored() == objects
+    assert in_store(s3, bucket, "raw", folder) == rows
+    assert in_store(s3, bucket, "copy", folder) == rows
+    assert {fault: count for fault, count in counts.items() if count < 20} == {}
+    assert counts.keys() == {*FAULTS, "ok"}
+    assert sum(counts.values()) < 5 * objects
+    report = json.loads(lakeward(folder, known, "status", "pipeline.yaml", "--json").stdout)
+    assert report["rows"] == {"read": ROWS, "delivered": ROWS, "filtered": 0, "dead": 0}
+    assert {name: (sink["delivered"], sink["refused"]) for name, sink in report["sinks"].items()} == {"raw": (ROWS, 0), "copy": (ROWS, 0)}
+    log = (folder / "log").read_text()
+    for word in ("Traceback", "rejected", "rows stay in the spool"):
+        assert word not in log
+
+
+def waiting(folder: Path, known: dict[str, str]) -> int:
+    report = json.loads(lakeward(folder, known, "status", "pipeline.yaml", "--json").stdout)
+    return sum(sink["waiting"] for sink in report["sinks"].values())
+
+
+def test_what_a_human_mends_is_found_without_a_restart(folder: Path, s3: S3Server) -> None:
+    write_rows(folder, 200)
+    bucket = "made-while-it-waits"
+    known = environment(s3.url, bucket, folder)
+    give_credentials(folder, s3.access_key_id, "wrong-and-long-enough")
+    log = folder / "log"
+
+    def told(code: str) -> bool:
+        return code in log.read_text()
+
+    with running(folder, known, 0.2) as process:
+        wait_until(lambda: told("SignatureDoesNotMatch"), process, folder)
+        give_credentials(folder, s3.access_key_id, s3.secret_access_key)
+        wait_until(lambda: told("NoSuchBucket"), process, folder)
+        s3.client().create_bucket(Bucket=bucket)
+        wait_until(lambda: len(s3.objects(bucket)) == 2 * 200 // BATCH, process, folder)
+        stop(process)
+    assert in_store(s3, bucket, "raw", folder) == in_store(s3, bucket, "copy", folder) == in_source(folder)
+    lines = [line for line in log.read_text().splitlines() if "SignatureDoesNotMatch" in line or "NoSuchBucket" in line]
+    for line in lines:
+        assert "check access_key_id" in line or "make the bucket, or correct `bucket`" in line
+
+
+def test_once_says_in_one_line_what_to_mend_and_keeps_the_rows(folder: Path, s3: S3Server) -> None:
+    write_rows(folder, 200)
+    bucket = "made-after-the-first-run"
+    known = environment(s3.url, bucket, folder)
+    give_credentials(folder, s3.access_key_id, s3.secret_access_key)
+    ran = lakeward(folder, known, "run", "pipeline.yaml", "--once", "--json")
+    assert (ran.returncode, json.loads(ran.stdout)["sinks"]["raw"]["waiting"]) == (1, 200)
+    assert ran.stderr.splitlines()[-1].startswith("lakeward: sink ")
+    assert "404 NoSuchBucket: The specified bucket does not exist; make the bucket, or correct `bucket`" in ran.stderr.splitlines()[-1]
+    s3.client().create_bucket(Bucket=bucket)
+    ran = lakeward(folder, known, "run", "pipeline.yaml", "--once", "--json")
+    assert (ran.returncode, json.loads(ran.stdout)["sinks"]["raw"]["waiting"]) == (0, 0), ran.stderr
+    assert in_store(s3, bucket, "raw", folder) == in_store(s3, bucket, "copy", folder) == in_source(folder)
