@@ -239,6 +239,7 @@ class Run:
             while self._unrecorded:
                 self._spool.drop(self._unrecorded.pop())
             self._state.make_room()
+            log.info("a batch found no room half-way; it is taken again later")
             raise
         except Retry as error:  # states may have changed already: reading the batch again would count rows twice
             raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error

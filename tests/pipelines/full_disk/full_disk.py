@@ -36,7 +36,7 @@ transforms:
 sinks:
   raw: {use: parquet, from: source, path: lake/raw}
   sums: {use: parquet, from: windows, path: lake/sums}
-batch: {rows: 4000, wait: 20ms}
+batch: {rows: 20000, wait: 20ms}
 """
 NEAR = "  near: {use: parquet, from: windows, path: volume/near}\n"
 RECOVERS_WITHIN = 100.0  # seconds; a sink's own pause may be 60
@@ -109,9 +109,10 @@ class Story:
             if self.dice.random() < 0.25:
                 self.kill()
 
-    def recover(self, wanted: int) -> float:
+    def recover(self, wanted: int, make_room: bool = True) -> float:
         """There is room again: seconds until every row has arrived, with no help from us."""
-        self.free(everything=True)
+        if make_room:
+            self.free(everything=True)
         self.keep_running()
         began = time.monotonic()
         while in_lake(self.folder) < wanted:
@@ -174,10 +175,15 @@ def wrong(folder: Path, near: bool) -> list[str]:
     return found
 
 
-def main(folder: Path, megabytes: int, seconds: float, seed: int, near: bool) -> int:
-    """The whole story."""
+def mount(folder: Path, megabytes: int) -> None:
+    """A volume of its own for the state."""
     (folder / "volume").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(folder / "volume")], check=True)
+
+
+def main(folder: Path, megabytes: int, seconds: float, seed: int, near: bool) -> int:
+    """The whole story."""
+    mount(folder, megabytes)
     story = Story(folder, seed, near)
     with sensor(folder, seed) as written:
         story.disturb(seconds)
@@ -191,6 +197,7 @@ def main(folder: Path, megabytes: int, seconds: float, seed: int, near: bool) ->
     last = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
     log = (folder / "log").read_text()
     story.counts["pauses"], story.counts["goings on"] = log.count("WARNING disk: the disk"), log.count("disk: works again")
+    story.counts["batches cut short"] = log.count("found no room half-way")
     problems = wrong(folder, near)
     if recovered < 0:
         problems.append("did not recover")
@@ -202,5 +209,38 @@ def main(folder: Path, megabytes: int, seconds: float, seed: int, near: bool) ->
     return bool(problems)
 
 
+def to_the_last_byte(folder: Path) -> int:
+    """What waits in the spool is delivered, settled and removed on a disk without a free byte: the reserve is there for that."""
+    mount(folder, 6)
+    (folder / "lake").mkdir()
+    (folder / "lake" / "raw").touch()  # so that the sink refuses
+    story = Story(folder, 0, near=False)
+    with sensor(folder, 0) as written:
+        while written[0] < 3000:
+            time.sleep(0.05)
+    once = [sys.executable, "-m", "lakeward", "run", "pipeline.yaml", "--state-dir", "volume/state", "--once"]
+    refused = subprocess.run(once, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    (folder / "lake" / "raw").unlink()
+    while os.statvfs(folder / "volume").f_bavail:
+        with (folder / "volume" / f"ballast-{time.monotonic_ns()}").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 4096)
+    story.keep_running()
+    try:
+        recovered = story.recover(written[0], make_room=False)
+        time.sleep(2)
+        waiting = [path.name for path in (folder / "volume" / "state" / "spool").iterdir()]
+        stopped = story.end(signal.SIGTERM)
+    finally:
+        story.kill()
+    for ballast in (folder / "volume").glob("ballast-*"):
+        ballast.unlink()
+    last = subprocess.run([*once, "--finish"], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    found = {"refused": refused.returncode, "recovered": recovered >= 0, "waiting": waiting, "stopped": stopped}
+    print(json.dumps(found | {"last": last.returncode, "wrong": wrong(folder, near=False), "log": (folder / "log").read_text()}))
+    return 0
+
+
 if __name__ == "__main__":
+    if sys.argv[2:] == ["to-the-last-byte"]:
+        sys.exit(to_the_last_byte(Path(sys.argv[1])))
     sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), sys.argv[5:] == ["near"]))

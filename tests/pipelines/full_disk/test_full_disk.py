@@ -26,9 +26,22 @@ def may_mount() -> bool:
         return False
 
 
+pytestmark = pytest.mark.skipif(not may_mount(), reason="no volume may be mounted here, not even in a namespace of its own")
+
+
+def test_what_waits_is_delivered_and_removed_on_a_disk_without_a_free_byte(tmp_path: Path) -> None:
+    story = [sys.executable, str(Path(__file__).with_name("full_disk.py")), str(tmp_path), "to-the-last-byte"]
+    told = subprocess.run([*NAMESPACE, *story], capture_output=True, text=True, timeout=300, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    found = json.loads(told.stdout)
+    log = found.pop("log")
+    assert found == {"refused": 1, "recovered": True, "waiting": [], "stopped": 143, "last": 0, "wrong": []}, log
+    assert "WARNING disk: the disk of the state is full" in log
+    assert "Traceback" not in log
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not LONG and sys.version_info[:2] != (3, 11), reason="one version of Python is enough")
-@pytest.mark.skipif(not may_mount(), reason="no volume may be mounted here, not even in a namespace of its own")
 @pytest.mark.parametrize(("megabytes", "seed"), [(6, 1), (8, 2), (32, 3)])
 def test_every_row_arrives_once_although_the_disk_is_full_again_and_again(tmp_path: Path, megabytes: int, seed: int) -> None:
     near = ["near"] if LONG and megabytes == 32 else []  # a sink on the same volume, which may pause for a minute by itself
