@@ -22,7 +22,6 @@ class Bell:
         """When it did, on the monotonic clock."""
         self.grace = 0.0
         """Seconds from then until the process ends by itself; none before there is something to finish."""
-        self._listening = False
         self._ear, self._mouth = os.pipe()
         os.set_blocking(self._ear, False)
         os.set_blocking(self._mouth, False)
@@ -50,21 +49,16 @@ class Bell:
 
         A thread listens, because Python runs no handler while the main thread is inside a long call into a library.
         """
-        if self._listening:
-            yield
-            return
         ear, mouth = os.pipe()
         os.set_blocking(mouth, False)
         watch = threading.Thread(target=self._watch, args=(ear,), name="signals", daemon=True)
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
-        number_file = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
-        self._listening = True
+        before_mouth = signal.set_wakeup_fd(mouth, warn_on_full_buffer=False)
         watch.start()
         try:
             yield
         finally:
-            self._listening = False
-            signal.set_wakeup_fd(number_file)
+            signal.set_wakeup_fd(before_mouth)
             for number, handler in before.items():
                 signal.signal(number, handler)
             os.close(mouth)

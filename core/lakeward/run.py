@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -52,7 +52,7 @@ class Run:
         self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
         state.claim(config.name)
         self._spool = Spool(state.directory / "spool")
-        self._own_bell = bell is None
+        self._own_bell = bell is None  # else whoever gave it listens for signals already
         self._bell = bell or Bell()
 
     @property
@@ -75,7 +75,7 @@ class Run:
                 self._plugins.manager.hook.lakeward_run_started(run=self.info)
             except Exception as refusal:
                 raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
-            with self._bell.listen_for_signals():
+            with self._bell.listen_for_signals() if self._own_bell else nullcontext():
                 self._bell.grace = LAST
                 return self._go()
         finally:
