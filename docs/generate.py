@@ -12,7 +12,7 @@ import click
 from lakeward import hookspecs
 from lakeward.cli import lakeward
 from lakeward.cli.described import Described, describe, parts
-from lakeward.config import Batching, PipelineFile, PluginRules, Spooling
+from lakeward.config import Batching, Limits, PipelineFile, PluginRules, Spooling
 from lakeward.plugins import load_plugins
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -66,7 +66,7 @@ def options(described: list[Described]) -> str:
 def pipeline_file() -> str:
     """The keys of the YAML file."""
     parts = [NOTE, "# The pipeline file\n", options(describe(PipelineFile))]
-    for name, cls in (("batch", Batching), ("spool", Spooling), ("plugins", PluginRules)):
+    for name, cls in (("batch", Batching), ("spool", Spooling), ("dead_letters", Limits), ("plugins", PluginRules)):
         parts += [f"## `{name}`\n", options(describe(cls))]
     parts.append(
         "Every component has `use` (its name, or `plugin/name`); transforms and sinks have `from` (`node`, `node.port` or a list of "

@@ -95,7 +95,10 @@ class Token:
     epoch: int
     sequence: int
     part: tuple[int, int] | None = None
-    """First row and the one after the last, when the sink rejected others of the batch and these are delivered on their own."""
+    """First row and the one after the last, when the sink rejected rows of the parcel and these are delivered on their own.
+
+    Counted without the rows that were rejected before, so a part of a part is smaller: no two have the same name.
+    """
 
     @property
     def name(self) -> str:
@@ -120,6 +123,8 @@ class Parcel:
     path: Path
     rows: int
     sha256: str
+    origin: str = ""
+    """Which input of the source the rows are from: with the epoch of the token and `_row` it is the key of a row."""
 
     def batches(self, rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         """The rows again, for sinks that cannot ship the file as it is."""
@@ -127,6 +132,12 @@ class Parcel:
 
         with pq.ParquetFile(self.path) as file:
             yield from file.iter_batches(batch_size=rows)
+
+    def table(self) -> pa.RecordBatch:
+        """All rows at once."""
+        import pyarrow as pa
+
+        return pa.concat_batches(self.batches())  # type: ignore[attr-defined,no-any-return]  # missing in the stubs
 
 
 @frozen
@@ -136,6 +147,8 @@ class Receipt:
     location: str
     """Where the rows are now: a path, a table version, a URL."""
     details: Mapping[str, str | int | float | bool] = field(factory=dict)
+    rejected: Mapping[int, str] = field(factory=dict)
+    """Rows, by their place in the parcel, that will never be taken, and why; all others are there. For sinks that take rows one by one."""
 
 
 # -- contracts ---------------------------------------------------------------------------------------------------------
@@ -211,8 +224,8 @@ class Sink(Protocol):
     def deliver(self, parcel: Parcel) -> Receipt:
         """Make the rows durable and visible, all or none, and say where they are.
 
-        Raises `Retry` (again, same token), `Rejected` (these rows never) or `Refused` (a human must act). A parcel has
-        at least one row. Called from one thread of its own.
+        Raises `Retry` (again, same token), `Rejected` (these rows never; none of the parcel was taken) or `Refused` (a human must
+        act). A parcel has at least one row. Called from one thread of its own. A client library inside must not retry by itself.
         """
 
     def close(self) -> None:

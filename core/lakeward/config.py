@@ -43,6 +43,15 @@ class Spooling:
 
 
 @frozen
+class Limits:
+    """How many dead letters are still taken for bad rows; more are a wrong table or a wrong rule, and a person must look first."""
+
+    max_ratio: float = option(0.05, help="The largest part of a batch that may become dead letters; 1 accepts all.", minimum=0, maximum=1)
+    spare: int = option(100, help="So many of a batch may become dead letters whatever their part is.", unit="rows", minimum=0)
+    max_mb: float = option(256.0, help="Room for all that are open; none is ever dropped, so more stop the run.", unit="MB", minimum=0)
+
+
+@frozen
 class PluginRules:
     """Which installed plugins may take part."""
 
@@ -66,6 +75,7 @@ class PipelineFile(GraphFile):
     source: dict[str, Any] = option(help="Where the rows come from.")
     batch: Batching = option(factory=Batching, help="How much is read at once.")
     spool: Spooling = option(factory=Spooling, help="Room for rows that wait for delivery.")
+    dead_letters: Limits = option(factory=Limits, help="How many rows may be refused before a person must look.")
     plugins: PluginRules = option(factory=PluginRules, help="Which installed plugins may take part.")
     pipelines: dict[str, GraphFile] = option(
         factory=dict, help="Several named graphs instead of one; they share the source and its checkpoint."
@@ -106,6 +116,7 @@ class Config:
     select: str | None
     batch: Batching
     spool: Spooling
+    dead_letters: Limits
     plugins: PluginRules
     document: Document = field(repr=False)
 
@@ -204,8 +215,9 @@ class _Assembly:
         if self._problems:
             raise ConfigError(self._problems)
         return Config(
-            self._file, content.name, source, graphs, content.select, content.batch, content.spool, content.plugins, self._document
-        )
+            self._file, content.name, source, graphs, content.select, content.batch, content.spool, content.dead_letters, content.plugins,
+            self._document,
+        )  # fmt: skip
 
     def _graph(self, name: str, path: Route, graph: GraphFile) -> Graph:
         self._check_name(path, name)

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+from attrs import evolve
 
 from lakeward.bell import Bell
 from lakeward.components import Parcel, Receipt, Sink
-from lakeward.deadletters import refused_letters
-from lakeward.errors import Refused, Rejected, Retry
+from lakeward.config import Limits
+from lakeward.deadletters import refused_letters, require_few, require_room
+from lakeward.errors import LakewardError, Refused, Rejected, Retry
+from lakeward.letterbox import DeadLetter
+from lakeward.pacing import OPENS_AFTER, Pace
 from lakeward.secrets import redact
 from lakeward.spool import Spool
-from lakeward.state import State
+from lakeward.state import Share, State
 
 log = logging.getLogger("lakeward.deliver")
-FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WISH = 0.5, 60.0, 3600.0  # seconds
 PATIENCE = 5  # attempts of a `--once` run before it ends with what it could not deliver still in the spool
-
-
-def pause_after(attempt: int, wanted: float | None, jitter: Callable[[float, float], float] = random.uniform) -> float:
-    """Seconds until the next attempt: what was asked for, up to an hour, else exponential backoff with full jitter."""
-    if wanted is not None:
-        return min(wanted, LONGEST_WISH)
-    return jitter(0.0, min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 10)))
 
 
 class Courier(threading.Thread):
@@ -34,7 +33,7 @@ class Courier(threading.Thread):
 
     def __init__(
         self, name: str, sink: Sink, state: State, spool: Spool, pipeline: str, bell: Bell,
-        tell: Callable[[Parcel, Receipt], None], patient: bool,
+        tell: Callable[[Parcel, Receipt], None], patient: bool, limits: Limits,
     ) -> None:  # fmt: skip
         super().__init__(name=f"courier-{name}", daemon=True)
         self.sink_name = name
@@ -45,7 +44,8 @@ class Courier(threading.Thread):
         self.gave_up = False
         """True when the worker ended by itself, with parcels left: it was impatient, or something broke."""
         self._sink, self._state, self._spool, self._pipeline = sink, state, spool, pipeline
-        self._bell, self._tell, self._patient = bell, tell, patient
+        self._bell, self._tell, self._patient, self._limits = bell, tell, patient, limits
+        self._pace = Pace()
         self._news = threading.Event()
         self._leaving = False
 
@@ -79,49 +79,104 @@ class Courier(threading.Thread):
         if parcel is None:
             self._news.wait()
             return True
-        for attempt in itertools.count(1):
+        while True:
             try:
                 self._attempt(parcel)
-                break
             except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's sink may raise anything, state.db has its troubles
-                if not self._wait_for_retry(parcel, error, attempt):
+                if not self._wait_for_retry(parcel, error):
                     return False
-        return True
+            else:
+                return True
 
     def _attempt(self, parcel: Parcel) -> None:
+        self._spool.verify(parcel)
         try:
-            self._spool.verify(parcel)
             receipt = self._sink.deliver(parcel)
         except Rejected as error:
-            reason = redact(str(error))
-            log.error("sink %s rejected %d rows, now dead letters: %s", self.sink_name, parcel.rows, reason)
-            last = self._state.refuse(parcel, refused_letters(parcel, reason))
+            last = self._refuse(parcel, error)
         else:
             receipt = _clean(receipt)
-            last = self._state.settle(parcel, receipt)
-            self.delivered += parcel.rows
+            dead = self._refused(parcel, receipt.rejected)
+            last = self._state.settle(parcel, receipt, dead)
+            self.delivered += parcel.rows - len(dead)
             self._tell(parcel, receipt)
-        self.failure = ""
+        if self._pace.is_open:
+            log.warning("sink %s: works again, after %d failures in a row", self.sink_name, self._pace.failures)
+        self._pace.answered()
+        self._note("")
         if last:
             self._spool.drop(parcel.path.name)
         self._bell.ring()
 
-    def _wait_for_retry(self, parcel: Parcel, error: BaseException, attempt: int) -> bool:
-        expected = isinstance(error, (Retry, Refused))
-        self.failure = redact(str(error) if expected else f"{type(error).__name__}: {error}")
-        if not self._patient and (attempt >= PATIENCE or isinstance(error, Refused)):
+    # -- rows that it will never take ----------------------------------------------------------------------------------
+
+    def _refuse(self, parcel: Parcel, error: Rejected) -> bool:
+        """Bad rows become dead letters, the others go on as parts of the parcel. True when nobody needs its file any more."""
+        reason = redact(str(error))
+        bad = sorted({row for row in error.rows if 0 <= row < parcel.rows}) or ([0] if parcel.rows == 1 else [])
+        dead, rows = self._refused(parcel, dict.fromkeys(bad, reason)), parcel.table()
+        if bad:
+            good = pa.array(np.delete(np.arange(parcel.rows), bad), pa.int64())
+            parts = [rows.take(good)] if len(good) else []
+        else:
+            parts = [rows.slice(0, parcel.rows // 2), rows.slice(parcel.rows // 2)]
+            log.info("sink %s rejected some of %d rows, so each half is tried alone: %s", self.sink_name, parcel.rows, reason)
+        return self._state.refuse(parcel, dead, self._spooled(parcel, parts))
+
+    def _refused(self, parcel: Parcel, reasons: Mapping[int, str]) -> list[DeadLetter]:
+        """Dead letters of these rows. So many may be a wrong table rather than wrong rows: then a human must look first."""
+        if not reasons:
+            return []
+        dead = refused_letters(parcel, reasons)
+        dead_before, tried = self._state.tried(parcel)
+        require_few(self._limits, dead, dead_before + len(dead), tried)
+        require_room(self._limits, self._state, dead)
+        log.error("sink %s rejected %d of %d rows, now dead letters: %s", self.sink_name, len(dead), parcel.rows, dead[0].detail)
+        return dead
+
+    def _spooled(self, parcel: Parcel, parts: list[pa.RecordBatch]) -> list[Share]:
+        """The parts as files of their own, durable before the state names them: their bytes are the same on every retry."""
+        encoding = evolve(self._sink.encoding, row_key=True, inserted_at="")  # the rows have what they should have
+        first = parcel.token.part[0] if parcel.token.part else 0
+        shares = []
+        for rows in parts:
+            part = (first, first + rows.num_rows)
+            file = self._spool.write(evolve(parcel.token, part=part).name, rows, encoding, datetime.now(UTC))
+            shares.append(Share(self.sink_name, file.name, rows.num_rows, file.bytes, file.sha256, part))
+            first = part[1]
+        if shares:
+            self._spool.sync()
+        return shares
+
+    # -- failures ------------------------------------------------------------------------------------------------------
+
+    def _wait_for_retry(self, parcel: Parcel, error: BaseException) -> bool:
+        refused, before, pause = isinstance(error, Refused), self.failure, self._pace.failed(error)
+        self.failure = redact(str(error) if refused or isinstance(error, Retry) else f"{type(error).__name__}: {error}")
+        gives_up = not self._patient and (refused or self._pace.failures >= PATIENCE)
+        if gives_up or refused or self._pace.is_open:
+            self._note(self.failure)
+        if gives_up:
             log.error("sink %s: %s; %d rows stay in the spool for the next run", self.sink_name, self.failure, parcel.rows)
             return False
-        pause = LONGEST_PAUSE if isinstance(error, Refused) else pause_after(attempt, getattr(error, "after", None))
-        log.warning("sink %s: %s; next attempt in %.1f s", self.sink_name, self.failure, pause)
+        if self._pace.failures == OPENS_AFTER:
+            seldom = "failures in a row; until it works it is only tried out, at most once in a minute"
+            log.error("sink %s: %s; %d %s", self.sink_name, self.failure, OPENS_AFTER, seldom)
+        elif not self._pace.is_open or self.failure != before:
+            log.warning("sink %s: %s; next attempt in %.1f s", self.sink_name, self.failure, pause)
         end = time.monotonic() + pause
         while not self._leaving and (left := end - time.monotonic()) > 0:  # news of more parcels does not shorten a pause
             self._news.wait(left)
             self._news.clear()
         return not self._leaving
 
+    def _note(self, failure: str) -> None:
+        self.failure = failure
+        with suppress(LakewardError):  # it may be the state itself that does not work now
+            self._state.trouble(f"sink {self.sink_name}", failure)
+
 
 def _clean(receipt: Receipt) -> Receipt:
     """A receipt is kept and shown, so a URL in it must not tell its password."""
     details = {name: redact(value) if isinstance(value, str) else value for name, value in receipt.details.items()}
-    return Receipt(redact(receipt.location), details)
+    return Receipt(redact(receipt.location), details, {place: redact(reason) for place, reason in receipt.rejected.items()})

@@ -71,30 +71,26 @@ class Pipeline:
     """What each sink takes."""
     schemas: dict[Link, pa.Schema] = field(factory=dict)
 
-    def push(self, rows: pa.RecordBatch) -> Outcome:
-        """Send the rows of one batch through all transforms."""
-        return self._flow({SOURCE: rows}, self.steps)
+    def push(self, rows: pa.RecordBatch, into: str = SOURCE[0]) -> Outcome:
+        """Send rows through all transforms, or again into one of them: what else takes them from its inputs has them already."""
+        outcome = Outcome()
+        if into == SOURCE[0]:
+            return self._flow({SOURCE: rows}, self.steps, outcome)
+        index = [step.name for step in self.steps].index(into)
+        return self._flow(self._applied(self.steps[index], rows, outcome), self.steps[index + 1 :], outcome)
 
     def finish(self, watermark: Any) -> Iterator[Outcome]:
         """Let each stateful transform, in order, give out what is complete at the watermark."""
         for index, step in enumerate(self.steps):
             if isinstance(step.transform, Stateful):
                 outcome = Outcome()
-                ports = self._ports(step, step.transform.finish(watermark), outcome)
-                yield self._flow({(step.name, port): rows for port, rows in ports.items()}, self.steps[index + 1 :], outcome)
+                yield self._flow(self._ports(step, step.transform.finish(watermark), outcome), self.steps[index + 1 :], outcome)
 
-    def _flow(self, streams: dict[Link, pa.RecordBatch], steps: Sequence[Step], outcome: Outcome | None = None) -> Outcome:
-        outcome = outcome or Outcome()
+    def _flow(self, streams: dict[Link, pa.RecordBatch], steps: Sequence[Step], outcome: Outcome) -> Outcome:
         for step in steps:
             rows = joined(streams, step.inputs)
-            if rows is None:
-                continue
-            ports = self._ports(step, step.transform.apply(rows), outcome)
-            if step.transform.row_wise:
-                _check_row_wise(step.name, rows, ports)
-            elif ROW in rows.schema.names:
-                outcome.taken.append(rows.column(ROW))
-            streams |= {(step.name, port): given for port, given in ports.items()}
+            if rows is not None:
+                streams |= self._applied(step, rows, outcome)
         for name, links in self.links.items():
             share = joined(streams, links)
             if share is not None:
@@ -102,8 +98,16 @@ class Pipeline:
         self._note_unlinked(streams, outcome)
         return outcome
 
-    def _ports(self, step: Step, given: pa.RecordBatch | Mapping[str, pa.RecordBatch], outcome: Outcome) -> dict[str, pa.RecordBatch]:
-        """What a transform gave, by port; the reserved ports are noted in the outcome as well."""
+    def _applied(self, step: Step, rows: pa.RecordBatch, outcome: Outcome) -> dict[Link, pa.RecordBatch]:
+        ports = self._ports(step, step.transform.apply(rows), outcome)
+        if step.transform.row_wise:
+            _check_row_wise(step.name, rows, ports)
+        elif ROW in rows.schema.names:
+            outcome.taken.append(rows.column(ROW))
+        return ports
+
+    def _ports(self, step: Step, given: pa.RecordBatch | Mapping[str, pa.RecordBatch], outcome: Outcome) -> dict[Link, pa.RecordBatch]:
+        """What a transform gave, by node and port; the reserved ports are noted in the outcome as well."""
         ports = dict(given) if isinstance(given, Mapping) else {MAIN: given}
         for port, rows in ports.items():
             if port == REJECTED and rows.num_rows:
@@ -119,7 +123,7 @@ class Pipeline:
                 if port not in step.transform.ports or not rows.schema.equals(known):
                     wrong = f"other columns than before on port {port!r}" if port in step.transform.ports else f"undeclared port {port!r}"
                     raise BrokenContract(f"transform {step.name!r} gave {wrong}; report it to the author of the plugin")
-        return ports
+        return {(step.name, port): rows for port, rows in ports.items()}
 
     def _note_unlinked(self, streams: Mapping[Link, pa.RecordBatch], outcome: Outcome) -> None:
         """Rows on a port that nobody takes are left out on purpose, by the YAML; they are counted under its name."""
@@ -157,7 +161,7 @@ def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.
     return together.take(pc.sort_indices(together.column(ROW))) if ROW in together.schema.names else together
 
 
-def _check_row_wise(name: str, rows: pa.RecordBatch, ports: Mapping[str, pa.RecordBatch]) -> None:
+def _check_row_wise(name: str, rows: pa.RecordBatch, ports: Mapping[Link, pa.RecordBatch]) -> None:
     leaving = sum(given.num_rows for given in ports.values())
     if leaving != rows.num_rows:
         raise BrokenContract(f"transform {name!r} took {rows.num_rows} rows and gave {leaving}; report it to the author of the plugin")

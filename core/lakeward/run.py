@@ -6,6 +6,7 @@ import itertools
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
@@ -16,16 +17,19 @@ from attrs import asdict
 from lakeward.bell import Bell
 from lakeward.components import END_OF_INPUT, Batch, Event, Parcel, Position, Receipt, Stateful
 from lakeward.config import UNNAMED
-from lakeward.deadletters import letters
-from lakeward.deliver import PATIENCE, Courier, pause_after
+from lakeward.deadletters import all_letters, require_few, require_room
+from lakeward.deliver import PATIENCE, Courier
 from lakeward.errors import LakewardError, NoRoom, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
+from lakeward.letterbox import Closing, DeadLetter
+from lakeward.pacing import pause_after
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 from lakeward.plugins import Plugins
 from lakeward.reconcile import NO_ROWS, Fates, fates
+from lakeward.replay import Replay, replays
 from lakeward.secrets import redact
 from lakeward.spool import Spool
-from lakeward.state import DeadLetter, Recording, Share, State
+from lakeward.state import Recording, Share, State
 from lakeward.statefile import Checkpoint
 
 log = logging.getLogger("lakeward.run")
@@ -37,10 +41,11 @@ class Run:
     """One execution of a pipeline over a held state."""
 
     def __init__(
-        self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False, bell: Bell | None = None
-    ) -> None:
+        self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False, read: bool = True,
+        bell: Bell | None = None,
+    ) -> None:  # fmt: skip
         self._pipeline, self._plugins, self._state = pipeline, plugins, state
-        self._once, self._finish = once, finish
+        self._once, self._finish, self._read = once, finish, read
         self._fates = NO_ROWS
         self._couriers: list[Courier] = []
         self._position: Position | None = None
@@ -86,7 +91,10 @@ class Run:
         error = ""
         try:
             self._prepare()
-            self._read_until_done()
+            if self._read:
+                self._read_until_done()
+            else:
+                self._replay()
             self._drain()
         except (LakewardError, OSError) as expected:  # a full disk, say: the rows are still in the source
             error = redact(str(expected))
@@ -108,9 +116,10 @@ class Run:
                 log.warning("what transform %s remembered, such as open windows, is kept but not used: it has left the YAML", name)
         for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
             log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
+        limits = self._pipeline.config.dead_letters
         for name, sink in self._pipeline.sinks.items():
             own = self._sink_name(name)
-            courier = Courier(own, sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, not self._once)
+            courier = Courier(own, sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, not self._once, limits)
             self._couriers.append(courier)
             courier.start()
 
@@ -170,7 +179,7 @@ class Run:
                 failures = failures + 1 if self._sequence == before else 1
                 if self._once and failures >= PATIENCE:
                     raise
-                pause = pause_after(failures, error.after)
+                pause = pause_after(failures, error)
                 self._trouble(*("disk", NoRoom.told) if isinstance(error, NoRoom) else ("source", redact(str(error))))
             self._pause(pause)
 
@@ -212,6 +221,7 @@ class Run:
                 self._require_couriers()
             self._state.room.require()
             if not self._spool_is_full():
+                self._replay()
                 batch = next(batches, None)
                 if batch is None:
                     return
@@ -249,7 +259,9 @@ class Run:
             outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
             refused = batch.rejected.num_rows if batch.rejected is not None else 0
             counted = fates(batch.rows, refused, outcome)
-            dead = letters("source", batch.rejected, batch.origin, batch.epoch) if batch.rejected is not None else []
+            unread = [("source", batch.rejected)] if batch.rejected is not None else []
+            dead = all_letters(unread + outcome.dead, batch.origin, batch.epoch)
+            require_few(self._pipeline.config.dead_letters, dead, counted.dead, counted.read)
             self._epoch, self._position = batch.epoch, batch.position
             self._record(outcome, counted, dead, batch.origin, batch.events)
 
@@ -260,22 +272,36 @@ class Run:
         with self._all_or_nothing():
             for outcome in self._pipeline.finish(END_OF_INPUT):
                 if outcome.shares or outcome.dead or outcome.filtered:
-                    self._record(outcome, NO_ROWS, [], "")
+                    self._record(outcome, NO_ROWS, all_letters(outcome.dead, "", self._epoch), "")
 
-    def _record(self, outcome: Outcome, counted: Fates, dead: list[DeadLetter], origin: str, events: Sequence[Event] = ()) -> None:
+    def _replay(self) -> None:
+        """Dead letters that a person wants to go through again."""
+        with self._all_or_nothing():
+            for again in replays(self._pipeline, self._state, {self._sink_name(sink): sink for sink in self._pipeline.sinks}):
+                self._epoch = again.epoch
+                self._record(again.outcome, again.counted, again.dead, again.origin, replay=again)
+                if self._stopping():  # the others stay marked for the next run
+                    return
+
+    def _record(
+        self, outcome: Outcome, counted: Fates, dead: Sequence[DeadLetter], origin: str, events: Sequence[Event] = (),
+        replay: Replay | None = None,
+    ) -> None:  # fmt: skip
+        require_room(self._pipeline.config.dead_letters, self._state, dead)
         sequence = self._sequence + 1
         shares = self._spool_shares(outcome, sequence)
-        dead = dead + [letter for stage, rows in outcome.dead for letter in letters(stage, rows, origin, self._epoch)]
         rows_by_sink = {share.sink: share.rows for share in shares}
-        totals: dict[tuple[str, str], int] = {}
+        totals = Counter(dict(replay.totals) if replay else {})
         for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
-            totals |= {(kind, name): rows for name, rows in counts.items()}
+            totals.update({(kind, name): rows for name, rows in counts.items()})
         states = {name: transform.state() for name, transform in stateful(self._pipeline).items()}
-        self._state.record(Recording(sequence, self._epoch, self._position, states, shares, dead, totals, events, origin))
+        closed = replay.closing if replay else Closing()
+        self._state.record(Recording(sequence, self._epoch, self._position, states, shares, dead, totals, events, origin, closed))
         self._sequence = sequence
         self._unrecorded.clear()
         for event in events:
             log.warning("source: %s: %s", event.kind, redact(event.detail))
+        counted = NO_ROWS if replay else counted  # its rows were read in an earlier run
         self._fates += counted
         info = BatchInfo(sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
         self._plugins.notify("lakeward_batch_recorded", run=self.info, batch=info)

@@ -11,7 +11,6 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,18 @@ from attrs import frozen
 from lakeward.components import Event, Parcel, Position, Receipt, Token
 from lakeward.durable import make_folder
 from lakeward.errors import NoRoom
+from lakeward.letterbox import Closing, DeadLetter, Letters
 from lakeward.room import Room, needing_room
 from lakeward.statefile import (
     DAMAGED,
+    MAX_DETAIL,
     SCHEMA_VERSION,
     Checkpoint,
     UnusableState,
     connect,
     copy_between_runs,
     explained,
+    now,
     prepare,
     read_checkpoint,
     read_position,
@@ -36,22 +38,6 @@ from lakeward.statefile import (
     version,
     write_position,
 )
-
-MAX_DETAIL = 500
-
-
-@frozen
-class DeadLetter:
-    """A row refused, or a range of rows, kept with its reason."""
-
-    stage: str
-    reason: str
-    detail: str
-    origin: str
-    epoch: int
-    row: int | None
-    payload: str
-    row_high: int | None = None
 
 
 @frozen
@@ -63,6 +49,8 @@ class Share:
     rows: int
     bytes: int
     sha256: str
+    part: tuple[int, int] | None = None
+    """As in its token."""
 
 
 @frozen
@@ -79,6 +67,7 @@ class Recording:
     """Rows to add, by kind (`rows`, `filtered`) and name."""
     events: Sequence[Event] = ()
     origin: str = ""
+    closing: Closing = Closing((), {})
 
 
 class State:
@@ -93,6 +82,7 @@ class State:
         self.life = self._about("life")
         self._position: Position = read_position(connection)
         self._troubles = self.troubles()
+        self.letters = Letters(self._rows, self._transaction)
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
@@ -151,6 +141,8 @@ class State:
                     raise UnusableState(f"{file}: made by an older lakeward; the next run brings it up to date")
                 if found and mode == "rw":
                     prepare(connection, found)
+                elif found:
+                    connection.execute("BEGIN")  # all that is asked is of one moment
                 state = cls(directory, connection) if found else None
             yield state
 
@@ -173,12 +165,18 @@ class State:
 
     def next_parcel(self, sink: str, pipeline: str, spool: Path) -> Parcel | None:
         """The oldest parcel that waits for a sink."""
-        columns = "sequence, first_row, end_row, epoch, file, rows, sha256"
+        columns = "sequence, first_row, end_row, epoch, file, rows, sha256, origin"
         query = f"SELECT {columns} FROM parcels WHERE sink = ? ORDER BY sequence, first_row LIMIT 1"
-        for sequence, first, end, epoch, file, rows, sha256 in self._rows(query, sink):
+        for sequence, first, end, epoch, file, rows, sha256, origin in self._rows(query, sink):
             part = None if end is None else (first, end)
-            return Parcel(Token(pipeline, sink, self.life, epoch, sequence, part), spool / file, rows, sha256)
+            return Parcel(Token(pipeline, sink, self.life, epoch, sequence, part), spool / file, rows, sha256, origin)
         return None
+
+    def tried(self, parcel: Parcel) -> tuple[int, int]:
+        """Of the whole parcel that this is a part of: the rows rejected so far, and how many a sink has seen, with those of the part."""
+        query = "SELECT max(dead), max(whole) - sum(rows) FROM parcels WHERE sink = ? AND sequence = ?"
+        ((dead, settled),) = self._rows(query, parcel.token.sink, parcel.token.sequence)
+        return dead, settled + parcel.rows
 
     def waiting(self) -> dict[str, tuple[int, int]]:
         """Parcels and rows that wait, by sink."""
@@ -191,7 +189,15 @@ class State:
 
     def spooled_files(self) -> set[str]:
         """Names of the files that a parcel needs."""
-        return {file for (file,) in self._rows("SELECT DISTINCT file FROM parcels")}
+        return set(self.checksums())
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of these files."""
+        return dict(self._rows("SELECT DISTINCT file, sha256 FROM parcels"))
+
+    def integrity(self) -> list[str]:
+        """What SQLite finds wrong with state.db itself."""
+        return [text for (text,) in self._rows("PRAGMA integrity_check(10)") if text != "ok"]
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Rows counted since the state began, by kind and name."""
@@ -208,16 +214,11 @@ class State:
 
     def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest dead letters."""
-        names = ("id", "stage", "reason", "detail", "origin", "epoch", "row_low", "row_high", "payload", "first_seen", "status")
-        return [
-            dict(zip(names, row, strict=True))
-            for row in self._rows(f"SELECT {', '.join(names)} FROM dead_letters ORDER BY id DESC LIMIT ?", limit)
-        ]
+        return self.letters.find(limit)
 
     def dead_letter_counts(self) -> dict[tuple[str, str], int]:
         """Open dead letters by stage and reason."""
-        query = "SELECT stage, reason, count(*) FROM dead_letters WHERE status = 'open' GROUP BY stage, reason ORDER BY stage, reason"
-        return {(stage, reason): count for stage, reason, count in self._rows(query)}
+        return self.letters.counts()
 
     def events(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest events."""
@@ -243,31 +244,41 @@ class State:
         """RECORD: everything about a batch, or nothing."""
         position = recording.position or {}
         with self._transaction() as execute:
-            execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (recording.epoch, recording.sequence, _now()))
+            execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?, ?)", (recording.epoch, recording.sequence, now()))
             write_position(self._connection, self._position, position)
             for node, state in recording.states.items():
                 execute("INSERT OR REPLACE INTO transform_state VALUES (?, ?)", (node, state))
             for share in recording.shares:
-                values = (share.sink, recording.sequence, recording.epoch, share.file, share.rows, share.bytes, share.sha256)
-                execute("INSERT INTO parcels VALUES (?, ?, 0, NULL, ?, ?, ?, ?, ?)", values)
-            self._bury(execute, recording.dead)
+                self._await(execute, share, recording.sequence, recording.epoch, recording.origin, share.rows, 0)
+            self.letters.close(execute, recording.closing, f"in batch {recording.sequence:,}")
+            self.letters.bury(execute, recording.dead)
             self._tell(execute, recording.events, recording.origin)
             self._count(execute, recording.totals)
         self._position = position
 
-    def settle(self, parcel: Parcel, receipt: Receipt) -> bool:
-        """SETTLE: the sink has the parcel. True when no other sink needs its file any more."""
+    def settle(self, parcel: Parcel, receipt: Receipt, dead: Sequence[DeadLetter] = ()) -> bool:
+        """SETTLE: the sink has the parcel but for dead rows. True when no other sink needs its file any more."""
         token = parcel.token
         with self._transaction() as execute:
-            values = (token.sink, token.sequence, receipt.location, json.dumps(dict(receipt.details)), _now())
+            values = (token.sink, token.sequence, receipt.location, json.dumps(dict(receipt.details)), now())
             execute("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)", values)
-            return self._remove(execute, parcel, "delivered")
+            self.letters.bury(execute, dead)
+            return self._remove(execute, parcel, parcel.rows - len(dead), len(dead))
 
-    def refuse(self, parcel: Parcel, dead: Iterable[DeadLetter]) -> bool:
-        """The sink will never take the parcel: its rows become dead letters. True as for `settle`."""
+    def refuse(self, parcel: Parcel, dead: Sequence[DeadLetter], parts: Sequence[Share] = ()) -> bool:
+        """The sink will never take some rows: they become dead letters, and parts stand for the parcel. True as for `settle`."""
+        token = parcel.token
+        where = (token.sink, token.sequence)
         with self._transaction() as execute:
-            self._bury(execute, dead)
-            return self._remove(execute, parcel, "refused")
+            query = "SELECT max(whole), max(dead) FROM parcels WHERE sink = ? AND sequence = ?"
+            ((whole, dead_before),) = execute(query, where).fetchall()
+            dead_now = dead_before + parcel.rows - sum(share.rows for share in parts)
+            last = self._remove(execute, parcel, 0, dead_now - dead_before)
+            for share in parts:
+                self._await(execute, share, token.sequence, token.epoch, parcel.origin, whole, dead_now)
+            execute("UPDATE parcels SET dead = ? WHERE sink = ? AND sequence = ?", (dead_now, *where))
+            self.letters.bury(execute, dead)
+            return last
 
     def new_epoch(self) -> int:
         """An epoch for rows that a person has read again: never given before, and a million from the next, so that resets meet none."""
@@ -293,28 +304,26 @@ class State:
         with self._transaction() as execute:
             execute("DELETE FROM troubles WHERE part = ?", (part,))
             if problem:
-                execute("INSERT INTO troubles VALUES (?, ?, ?)", (part, _now(), problem[:MAX_DETAIL]))
+                execute("INSERT INTO troubles VALUES (?, ?, ?)", (part, now(), problem[:MAX_DETAIL]))
         self._troubles[part] = problem
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _remove(self, execute: Any, parcel: Parcel, kind: str) -> bool:
+    def _await(self, execute: Any, share: Share, sequence: int, epoch: int, origin: str, whole: int, dead: int) -> None:
+        first, end = share.part or (0, None)
+        values = (share.sink, sequence, first, end, epoch, share.file, share.rows, share.bytes, share.sha256, origin, whole, dead)
+        execute(f"INSERT INTO parcels VALUES ({', '.join('?' * len(values))})", values)
+
+    def _remove(self, execute: Any, parcel: Parcel, delivered: int, refused: int) -> bool:
         token = parcel.token
         where = (token.sink, token.sequence, token.part[0] if token.part else 0)
         execute("DELETE FROM parcels WHERE sink = ? AND sequence = ? AND first_row = ?", where)
-        self._count(execute, {(kind, token.sink): parcel.rows})
+        self._count(execute, {(kind, token.sink): rows for kind, rows in (("delivered", delivered), ("refused", refused)) if rows})
         return not execute("SELECT 1 FROM parcels WHERE file = ? LIMIT 1", (parcel.path.name,)).fetchall()
-
-    def _bury(self, execute: Any, dead: Iterable[DeadLetter]) -> None:
-        now = _now()
-        for one in dead:
-            values = (one.stage, one.reason, one.detail[:MAX_DETAIL], one.origin, one.epoch, one.row, one.row_high, one.payload, now)
-            columns = "stage, reason, detail, origin, epoch, row_low, row_high, payload, first_seen"
-            execute(f"INSERT INTO dead_letters ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def _tell(self, execute: Any, events: Iterable[Event], origin: str) -> None:
         for event in events:
-            values = (_now(), event.kind, origin, event.detail[:MAX_DETAIL], event.rows)
+            values = (now(), event.kind, origin, event.detail[:MAX_DETAIL], event.rows)
             execute("INSERT INTO events (at, kind, origin, detail, rows) VALUES (?, ?, ?, ?, ?)", values)
 
     def _count(self, execute: Any, totals: Mapping[tuple[str, str], int]) -> None:
@@ -343,7 +352,3 @@ class State:
         except NoRoom:
             self.make_room()
             raise
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,11 +20,14 @@ from lakeward.components import Position
 from lakeward.errors import LakewardError, NoRoom, StateInUse
 
 SCHEMA_VERSION = 2
+MAX_DETAIL = 500  # characters of a text for people
 NEW_IN_2 = """
 CREATE TABLE position (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE parcels (
   sink TEXT NOT NULL, sequence INTEGER NOT NULL, first_row INTEGER NOT NULL, end_row INTEGER, epoch INTEGER NOT NULL, file TEXT NOT NULL,
-  rows INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (sink, sequence, first_row)
+  rows INTEGER NOT NULL, bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, origin TEXT NOT NULL,
+  whole INTEGER NOT NULL, dead INTEGER NOT NULL,  -- rows of the parcel that this is a part of, and how many of them were rejected
+  PRIMARY KEY (sink, sequence, first_row)
 ) WITHOUT ROWID;
 CREATE INDEX parcels_by_file ON parcels (file);
 CREATE TABLE events (
@@ -31,6 +35,10 @@ CREATE TABLE events (
   rows INTEGER NOT NULL
 );
 CREATE TABLE troubles (part TEXT PRIMARY KEY, since TEXT NOT NULL, problem TEXT NOT NULL) WITHOUT ROWID;
+"""
+INDEXES = """
+CREATE INDEX dead_letters_by_row ON dead_letters (origin, epoch, row_low);
+CREATE INDEX dead_letters_to_replay ON dead_letters (id) WHERE status = 'replay';
 """
 SCHEMA = f"""
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,7 +53,7 @@ CREATE TABLE dead_letters (
   attempts INTEGER NOT NULL DEFAULT 1, status TEXT NOT NULL DEFAULT 'open', note TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE totals (kind TEXT NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
-{NEW_IN_2}"""
+{INDEXES}{NEW_IN_2}"""
 FROM_1 = f"""
 ALTER TABLE checkpoint RENAME TO checkpoint_1;
 CREATE TABLE checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), epoch INTEGER NOT NULL, sequence INTEGER NOT NULL, at TEXT NOT NULL);
@@ -53,13 +61,13 @@ INSERT INTO checkpoint SELECT only, epoch, sequence, at FROM checkpoint_1;
 ALTER TABLE parcels RENAME TO parcels_1;
 DROP INDEX parcels_by_file;
 {NEW_IN_2}
-INSERT INTO parcels SELECT sink, sequence, 0, NULL, epoch, file, rows, bytes, sha256 FROM parcels_1;
+INSERT INTO parcels SELECT sink, sequence, 0, NULL, epoch, file, rows, bytes, sha256, '', rows, 0 FROM parcels_1;
 DROP TABLE parcels_1;
 INSERT INTO position SELECT key, positions.position -> fullkey FROM checkpoint_1 AS positions, json_each(positions.position)
   WHERE key IS NOT NULL;
 DROP TABLE checkpoint_1;
 ALTER TABLE dead_letters ADD COLUMN note TEXT NOT NULL DEFAULT '';
-"""
+{INDEXES}"""
 NO_ACCESS = "give this user the right to read and write there"
 ADVICE = {
     sqlite3.SQLITE_FULL: "make room on its disk",
@@ -182,3 +190,8 @@ def write_position(connection: sqlite3.Connection, before: Position, now: Positi
     changed = [(key, json.dumps(value)) for key, value in now.items() if key not in before or before[key] != value]
     connection.executemany("INSERT OR REPLACE INTO position VALUES (?, ?)", changed)
     connection.executemany("DELETE FROM position WHERE key = ?", [(key,) for key in before.keys() - now.keys()])
+
+
+def now() -> str:
+    """The time, as the state keeps it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

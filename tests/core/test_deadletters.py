@@ -3,17 +3,23 @@ from __future__ import annotations
 import json
 import math
 import struct
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward.components import Parcel, Token, rejected
-from lakeward.deadletters import letters, refused_letters
+from lakeward.config import Limits
+from lakeward.deadletters import letters, refused_letters, require_few, rows_again
+from lakeward.errors import Refused
+from lakeward.letterbox import DeadLetter
+from lakeward.testing.hostile import EXTREMES, TYPES
 
 ROWS = pa.RecordBatch.from_pydict({"_row": [7, 9], "name": ["ü", None], "raw": [b"\0\xff", None], "value": [math.nan, -math.inf]})
 
@@ -68,7 +74,8 @@ def test_text_that_is_not_utf8_is_kept_as_bytes(tmp_path: Path) -> None:
     assert {letter.reason for letter in found} == {"utf8"}
     assert [(letter.row, json.loads(letter.payload)) for letter in found] == expected
     pq.write_table(pa.Table.from_batches([not_utf8()]), tmp_path / "f")
-    refused = refused_letters(Parcel(Token("pipe", "out", "cafe0123", 4, 12), tmp_path / "f", 2, "sha"), "no")
+    parcel = Parcel(Token("pipe", "out", "cafe0123", 4, 12), tmp_path / "f", 2, "sha", "a.db")
+    refused = refused_letters(parcel, {0: "no", 1: "no"})
     assert [(letter.row, json.loads(letter.payload)) for letter in refused] == expected
 
 
@@ -79,14 +86,82 @@ def test_times_that_python_cannot_hold_are_kept_as_numbers() -> None:
     assert payload(2**62, pa.duration("s")) == 2**62
 
 
-def test_every_row_of_a_refused_parcel_is_a_letter(tmp_path: Path) -> None:
-    for name, table in (("key", pa.table({"_row": [5, 6], "a": [1, 2]})), ("nokey", pa.table({"a": [1, 2]}))):
-        pq.write_table(table, tmp_path / name)
-        parcel = Parcel(Token("pipe", "out", "cafe0123", 4, 12), tmp_path / name, 2, "sha")
-        found = list(refused_letters(parcel, "too large"))
-        assert [(letter.stage, letter.reason, letter.detail, letter.epoch) for letter in found] == [
-            ("sink out", "sink_rejected", "too large", 4)
-        ] * 2
-        assert {(letter.origin, letter.epoch) for letter in found} == {("pipe/out-cafe0123-0004-0000000012", 4)}
-        assert [letter.row for letter in found] == table.to_pydict().get("_row", [None, None])
-        assert [letter.payload for letter in found] == ['{"a": 1}', '{"a": 2}']
+def test_a_row_that_a_sink_refused_is_known_by_its_key_or_else_by_its_place(tmp_path: Path) -> None:
+    token = Token("pipe", "out", "cafe0123", 4, 12, (20, 30))
+    rows = pa.table({"_row": range(100, 110), "a": range(10)})
+    pq.write_table(rows, tmp_path / "keyed")
+    keyed = refused_letters(Parcel(token, tmp_path / "keyed", 10, "sha", "a.db"), {3: "too large", 7: "too odd"})
+    assert [(one.stage, one.reason, one.detail, one.origin, one.epoch, one.row, one.payload) for one in keyed] == [
+        ("sink out", "sink_rejected", "too large", "a.db", 4, 103, '{"a": 3}'),
+        ("sink out", "sink_rejected", "too odd", "a.db", 4, 107, '{"a": 7}'),
+    ]
+    pq.write_table(rows.drop_columns(["_row"]), tmp_path / "plain")
+    plain = refused_letters(Parcel(token, tmp_path / "plain", 10, "sha", "a.db"), {3: "too large", 7: "too odd"})
+    places = [f"pipe/out-cafe0123-0004-0000000012.0000020-0000030#{place}" for place in (3, 7)]
+    assert [(one.origin, one.row) for one in plain] == [(place, None) for place in places]
+
+
+def test_a_range_that_cannot_be_read_is_one_letter() -> None:
+    rows = pa.RecordBatch.from_pydict({"_row": [5, 40], "_row_high": [38, None]})
+    first, second = letters("source", rejected(rows, "source_corrupt", "malformed"), "a.db", 1)
+    assert (first.row, first.row_high, first.payload, second.row, second.row_high) == (5, 38, "{}", 40, None)
+
+
+# -- and back ----------------------------------------------------------------------------------------------------------
+
+
+def letter_of(rows: pa.RecordBatch, stage: str = "checked") -> dict[str, Any]:
+    (one,) = letters(stage, rejected(rows, "odd"), "", 0)
+    return {"id": 7, "stage": stage, "payload": one.payload, "row_low": one.row, "detail": one.detail}
+
+
+@pytest.mark.parametrize("name", sorted({**TYPES, **EXTREMES}))
+def test_a_row_comes_back_out_of_its_letter_as_it_was(name: str) -> None:
+    column = {**TYPES, **EXTREMES}[name]
+    for index in range(len(column)):
+        rows = pa.RecordBatch.from_pydict({"_row": pa.array([index]), "a": column.slice(index, 1)})
+        again, fitting, unfit = rows_again([letter_of(rows)], rows.schema)
+        if name == "time64" and unfit:  # open and told, never changed
+            assert fitting == []
+            continue
+        assert unfit == {}
+        assert again.schema == rows.schema
+        assert repr(again.to_pylist()) == repr(rows.to_pylist())
+
+
+def test_what_does_not_fit_any_more_says_why() -> None:
+    letter = letter_of(pa.RecordBatch.from_pydict({"_row": [1], "a": ["n/a"], "b": [2.5]}))
+    schemas = {
+        "column 'a' (double): Failed to parse string: 'n/a' as a scalar of type double": [("_row", pa.int64()), ("a", pa.float64())],
+        "column 'b' (int64): Float value 2.500000 was truncated converting to int64": [("b", pa.int64())],
+        "has no column c, d": [("a", pa.string()), ("c", pa.string()), ("d", pa.string())],
+        "column 'a' (binary): holds text, not bytes": [("a", pa.binary())],
+    }
+    for message, fields in schemas.items():
+        rows, fitting, unfit = rows_again([letter], pa.schema(fields))
+        assert (rows.num_rows, fitting, unfit) == (0, [], {7: message})
+    good, bad = {**letter, "payload": '{"a": "1.5"}', "id": 8}, letter
+    rows, fitting, unfit = rows_again([bad, good], pa.schema([("_row", pa.int64()), ("a", pa.float64())]))
+    assert (rows.to_pylist(), fitting, list(unfit)) == ([{"_row": 1, "a": 1.5}], [good], [7])
+
+
+def test_text_of_a_source_that_stands_for_bytes_is_never_taken_for_text() -> None:
+    texts = pa.RecordBatch.from_pydict({"_row": [1], "name": ["x'61ff'"], "raw": ["x'00ff'"], "count": ["9007199254740993"]})
+    schema = pa.schema([("_row", pa.int64()), ("name", pa.string()), ("raw", pa.binary()), ("count", pa.int64())])
+    _, _, unfit = rows_again([letter_of(texts, "source")], schema)
+    assert "column 'name' (string): 'utf-8' codec can't decode byte 0xff" in unfit[7]
+    schema = schema.set(1, pa.field("name", pa.binary()))
+    rows, _, _ = rows_again([letter_of(texts, "source")], schema)
+    assert rows.to_pylist() == [{"_row": 1, "name": b"a\xff", "raw": b"\0\xff", "count": 9007199254740993}]
+
+
+# -- how many are too many ---------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 1000), st.integers(1, 1000), st.integers(0, 300), st.floats(0, 1))
+@settings(max_examples=200, deadline=None)
+def test_more_than_the_spare_ones_and_more_than_their_part_are_too_many(bad: int, good: int, spare: int, ratio: float) -> None:
+    dead = [DeadLetter("checked", "odd", f"detail {number}", "", 0, number, "{}") for number in range(min(bad, 3))]
+    too_many = bad > spare and bad > ratio * (bad + good)
+    with pytest.raises(Refused, match=rf"^{bad:,} of {bad + good:,} rows .* checked \(odd: detail 0\)") if too_many else nullcontext():
+        require_few(Limits(ratio, spare), dead, bad, bad + good)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sqlite3
 import threading
 import time
@@ -18,11 +17,13 @@ from attrs import define, field
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Rejected
 from lakeward.bell import Bell
-from lakeward.deliver import Courier, pause_after
+from lakeward.config import Limits
+from lakeward.deliver import Courier
 from lakeward.secrets import Secret
 from lakeward.spool import Spool
 from lakeward.state import Recording, Share, State
 
+LIMITS = Limits()
 ROWS = pa.RecordBatch.from_pydict({"_row": [1, 2, 3], "a": [1.0, 2.0, 3.0]})
 
 
@@ -54,10 +55,10 @@ def failing(error: BaseException) -> Callable[[], object]:
 class Desk:
     """A state with some parcels, and a worker for them."""
 
-    def __init__(self, state: State, sink: Scripted, bell: Bell, patient: bool) -> None:
+    def __init__(self, state: State, sink: Scripted, bell: Bell, patient: bool, limits: Limits) -> None:
         self.state, self.heard = state, list[tuple[Parcel, Receipt]]()
         self.spool = Spool(state.directory / "spool")
-        self.courier = Courier("out", sink, state, self.spool, "p", bell, lambda *news: self.heard.append(news), patient)
+        self.courier = Courier("out", sink, state, self.spool, "p", bell, lambda *news: self.heard.append(news), patient, limits)
 
     def record(self, sequence: int) -> None:
         file = self.spool.write(f"{sequence}", ROWS, Encoding(row_key=True), datetime(2026, 1, 1, tzinfo=UTC))
@@ -72,10 +73,10 @@ class Desk:
 
 
 @contextmanager
-def desk(folder: Path, sink: Scripted, *, parcels: int = 2, patient: bool = True) -> Iterator[Desk]:
+def desk(folder: Path, sink: Scripted, *, parcels: int = 2, patient: bool = True, limits: Limits = LIMITS) -> Iterator[Desk]:
     bell = Bell()
     with State.hold(folder) as state:
-        found = Desk(state, sink, bell, patient)
+        found = Desk(state, sink, bell, patient, limits)
         for sequence in range(1, parcels + 1):
             found.record(sequence)
         yield found
@@ -84,12 +85,6 @@ def desk(folder: Path, sink: Scripted, *, parcels: int = 2, patient: bool = True
             found.courier.join(5)
             assert not found.courier.is_alive()
     bell.close()
-
-
-def test_a_wish_of_more_than_an_hour_is_not_granted() -> None:
-    assert pause_after(1, math.inf) == pause_after(1, 1e12) == 3600
-    assert pause_after(1, 7.5) == 7.5
-    assert [pause_after(attempt, None, lambda _, high: high) for attempt in (1, 2, 20)] == [1.0, 2.0, 60.0]
 
 
 def test_delivers_in_order_then_waits_for_news(tmp_path: Path) -> None:
@@ -172,9 +167,46 @@ def test_a_receipt_keeps_no_secret(tmp_path: Path) -> None:
 
 
 def test_rejected_rows_are_dead_letters_and_the_next_parcel_goes_on(tmp_path: Path) -> None:
-    sink = Scripted([failing(Rejected("too odd"))])
+    sink = Scripted([failing(Rejected("too odd", [0, 1, 2]))])
     with desk(tmp_path, sink) as at:
         at.courier.start()
         at.until(lambda: at.heard)
         assert [letter["row_low"] for letter in at.state.dead_letters()] == [3, 2, 1]
         assert (sink.given, at.state.totals()) == ([2], {"delivered": {"out": 3}, "refused": {"out": 3}})
+
+
+def test_a_sink_that_does_not_work_for_long_is_told_of_once_and_noted_until_it_works(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakeward.pacing.LONGEST_PAUSE", 0.01)
+    caplog.set_level("WARNING", "lakeward")
+    with desk(tmp_path, Scripted([failing(OSError("cable"))] * 9), parcels=2) as at:
+        at.courier.start()
+        at.until(lambda: at.state.troubles())
+        assert at.state.troubles() == {"sink out": "OSError: cable"}
+        at.until(lambda: len(at.heard) == 2)
+        at.until(lambda: not at.state.troubles())
+    told = [record.getMessage() for record in caplog.records]
+    assert [text for text in told if "next attempt" not in text] == [
+        "sink out: OSError: cable; 5 failures in a row; until it works it is only tried out, at most once in a minute",
+        "sink out: works again, after 9 failures in a row",
+    ]
+    assert len(told) == 4 + 2
+
+
+def test_a_new_cause_is_told_while_the_circuit_is_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakeward.pacing.LONGEST_PAUSE", 0.01)
+    with desk(tmp_path, Scripted([failing(OSError("cable"))] * 6 + [failing(OSError("bucket"))] * 2), parcels=1) as at:
+        at.courier.start()
+        at.until(lambda: at.heard)
+    assert caplog.text.count("OSError: bucket; next attempt") == 1
+
+
+def test_what_the_impatient_could_not_deliver_is_noted_for_the_next_run(tmp_path: Path) -> None:
+    for script, problem in (([failing(Refused("no permission"))], {"sink out": "no permission"}), ([], {})):
+        with desk(tmp_path, Scripted(script), parcels=len(script), patient=False) as at:
+            at.courier.start()
+            at.until(lambda: at.courier.gave_up or at.heard)
+            at.until(lambda wanted=problem: at.state.troubles() == wanted)

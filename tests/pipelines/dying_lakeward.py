@@ -1,6 +1,6 @@
 """The real command line, with one step of the data flow patched to die by SIGKILL: `dying_lakeward.py POINT VISIT ARGUMENTS...`.
 
-POINT is `before_` or `after_` and a step, or `inside_record`; the process dies at the VISIT-th time it comes there.
+POINT is `before_` or `after_` and a step, or `inside_record` or `inside_refuse`; the process dies at the VISIT-th time it comes there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lakeward.cli import main
+from lakeward.deliver import Courier
 from lakeward.pipeline import Pipeline
 from lakeward.spool import Spool
 from lakeward.state import State
@@ -26,9 +27,11 @@ STEPS: dict[str, list[tuple[type, str]]] = {
     "record": [(State, "record")],
     "deliver": [(ParquetSink, "deliver"), (DeltaSink, "deliver")],
     "settle": [(State, "settle")],
+    "part": [(Courier, "_spooled")],
+    "refuse": [(State, "refuse")],
     "drop": [(Spool, "drop")],
 }
-POINTS = [f"{when}_{step}" for step in STEPS for when in ("before", "after")] + ["inside_record"]
+INSIDE = {"record": "_count", "refuse": "_remove"}
 
 
 def die_at(point: str, visit: int) -> None:
@@ -41,7 +44,7 @@ def die_at(point: str, visit: int) -> None:
         if visits == visit:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    targets = [(State, "_count")] if when == "inside" else STEPS[step]
+    targets = [(State, INSIDE[step])] if when == "inside" else STEPS[step]
     for owner, name in targets:
         setattr(owner, name, _around(getattr(owner, name), reach, after=when == "after"))
 

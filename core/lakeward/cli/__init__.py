@@ -13,7 +13,9 @@ import click
 from lakeward.errors import ConfigError, LakewardError, StateInUse
 from lakeward.secrets import redact
 
-COMMANDS = ("run", "check", "explain", "status", "health", "position", "backfill", "plugins", "completion")
+COMMANDS = (
+    "run", "check", "explain", "status", "health", "dead-letters", "verify", "position", "backfill", "plugins", "completion",
+)  # fmt: skip
 EPILOG = """\b
 Examples:
   lakeward check pipeline.yaml            find every mistake, read nothing
@@ -38,7 +40,7 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one of ours, or ask the plugins."""
         if cmd_name in COMMANDS:
-            command: click.Command = import_module(f"lakeward.cli.{cmd_name}").command
+            command: click.Command = import_module(f"lakeward.cli.{cmd_name.replace('-', '_')}").command
             return command
         return self._from_plugins().get(cmd_name)
 

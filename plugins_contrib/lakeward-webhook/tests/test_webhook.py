@@ -311,6 +311,47 @@ def test_what_the_receiver_will_never_take_is_rejected_with_its_words(receiver, 
         sink_of().deliver(parcel_of(tmp_path))
 
 
+class Picky:
+    """Answers 400 to every request with a bad row, so an endpoint that judges requests as a whole."""
+
+    keep = False
+
+    def __init__(self, receiver: Receiver, bad: set[int]) -> None:
+        self.receiver, self.bad = receiver, bad
+
+    def act(self, handler: BaseHTTPRequestHandler) -> None:
+        key, body = self.receiver.seen[-1]
+        rejects = any(row["n"] in self.bad for row in json.loads(body)["rows"])
+        if not rejects:
+            self.receiver.kept.setdefault(key, body)
+        answer(400 if rejects else 200, "odd").act(handler)
+
+
+def test_bad_rows_behind_the_first_part_are_found_and_all_others_are_taken_once(receiver, sink_of, tmp_path):
+    parcel = parcel_of(tmp_path, pa.record_batch({"n": range(40)}))
+    receiver.mishaps = [Picky(receiver, {13, 14, 39})] * 999
+    for _ in range(2):  # a retry tells the same, and the receiver has each row once
+        receipt = sink_of(batch=10).deliver(parcel)
+        assert list(receipt.rejected) == [13, 14, 39]
+        assert "answered 400 to rows 13-13: odd" in receipt.rejected[13]
+        assert receipt.details == {"parts": 4, "rows": 37}
+        taken = [row["n"] for body in receiver.kept.values() for row in json.loads(body)["rows"]]
+        assert sorted(taken) == [number for number in range(40) if number not in (13, 14, 39)]
+
+
+def test_a_bad_row_in_the_first_part_leaves_the_parcel_untouched(receiver, sink_of, tmp_path):
+    receiver.mishaps = [Picky(receiver, {5, 15})] * 999
+    with pytest.raises(Rejected, match="answered 400 to rows 0-9"):
+        sink_of(batch=10).deliver(parcel_of(tmp_path, pa.record_batch({"n": range(40)})))
+    assert (len(receiver.seen), receiver.kept) == (1, {})
+
+
+def test_a_receiver_that_takes_hardly_anything_is_not_asked_for_every_row(receiver, sink_of, tmp_path):
+    receiver.mishaps = [Picky(receiver, set(range(10, 2000)))] * 9999
+    with pytest.raises(Refused, match="110 of 120 rows were rejected"):
+        sink_of(batch=10).deliver(parcel_of(tmp_path, pa.record_batch({"n": range(2000)})))
+
+
 def test_redirect_is_refused_and_the_token_stays_here(receiver, sink_of, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         elsewhere.settimeout(0)

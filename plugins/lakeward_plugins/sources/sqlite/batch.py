@@ -144,19 +144,19 @@ def _rejected(table: Table, odd: Sequence[pa.RecordBatch]) -> pa.RecordBatch | N
 
 
 def _text(value: bytes | None) -> tuple[str | None, bool]:
-    """The value and True, or in hex and False where it is not UTF-8."""
+    """The value and True, or as SQL writes bytes and False where it is not UTF-8."""
     if value is None:
         return None, True
     try:
         return value.decode(), True
     except UnicodeDecodeError:
-        return value.hex(), False
+        return f"x'{value.hex()}'", False
 
 
 def _fault(column: Column, kind: str, text: str | None, utf8: bool) -> str:
     shown = text or ""
     shown = shown if len(shown) <= SHOWN else shown[:SHOWN] + "…"
     if not utf8:
-        return f"column {column.name!r} holds text that is not UTF-8, in hex {shown}"
+        return f"column {column.name!r} holds text that is not UTF-8, {shown}"
     shown = repr(shown) if kind == "text" else shown
     return f"column {column.name!r} (declared {column.declared or 'without a type'}, read as {column.kind}) holds {kind} {shown}"

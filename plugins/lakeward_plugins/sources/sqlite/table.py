@@ -145,12 +145,14 @@ class Table:
         return f"SELECT max(k) AS last, count(*) AS rows FROM ({keys})"
 
     def contents(self, where: str) -> str:
-        """All that is in these rows as text, blobs in hex, and beside each column the type of a value that does not fit."""
+        """All that is in these rows as text, blobs as x'00ff', and beside each column the type of a value that does not fit."""
         samples, values = [f"NULL AS {ROW}"], [self.key_ref]
         for column in self.besides_key:
             samples += ["''", "''"]
             exact = EXACT_NUMBERS.format(column.ref)
-            values.append(f"CASE typeof({column.ref}) WHEN 'blob' THEN lower(hex({column.ref})) {exact} ELSE {column.ref} END")
+            values.append(
+                f"CASE typeof({column.ref}) WHEN 'blob' THEN 'x''' || lower(hex({column.ref})) || '''' {exact} ELSE {column.ref} END"
+            )
             values.append(f"CASE WHEN {column.fits} THEN '' ELSE typeof({column.ref}) END")
         return f"SELECT {', '.join(samples)} UNION ALL SELECT {', '.join(values)} FROM {self.source} WHERE {where} ORDER BY 1"
 

@@ -36,6 +36,7 @@ REFUSED = {
     410: "check the url",
     413: "set `batch` to fewer rows",
 }
+MANY = 100  # rejected rows of a parcel; more are sent only while most rows are taken
 SHOWN = 200  # characters of an answer in a message
 LONGEST = 3600.0  # seconds; a receiver must not send a pipeline to sleep for ever
 NAME, VALUE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"), re.compile(r"[!-~]([ -~\t]*[!-~])?")  # of headers, RFC 9110
@@ -89,12 +90,34 @@ class WebhookSink:
         return f"would post up to {self.batch} rows at a time to {self._origin}"
 
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Post all parts in order; whatever was taken before is absorbed by its key."""
+        """Post all parts in order; whatever was taken before is absorbed by its key. The receipt tells bad rows behind the first part."""
         first = parts = 0
+        rejected: dict[int, str] = {}
         for rows in _parts(parcel, self.batch):
-            self._post(parcel, f"{first}-{first + len(rows) - 1}", rows)
+            try:
+                self._post(parcel, first, rows)
+            except Rejected as error:
+                if not first:  # nothing of the parcel was taken, so lakeward may send it in parts with keys of their own
+                    raise
+                rejected |= self._bad_rows(parcel, first, rows, error)
+                if len(rejected) > MANY and 2 * len(rejected) > first:
+                    raise Refused(
+                        f"{len(rejected)} of {first + len(rows)} rows were rejected, the last ones so: {error}; look why"
+                    ) from error
             first, parts = first + len(rows), parts + 1
-        return Receipt(self._origin, {"parts": parts, "rows": first})
+        return Receipt(self._origin, {"parts": parts, "rows": first - len(rejected)}, rejected)
+
+    def _bad_rows(self, parcel: Parcel, first: int, rows: list[dict[str, Any]], error: Rejected) -> dict[int, str]:
+        """By halves, under keys that are the same in every attempt; all other rows are taken then."""
+        if len(rows) == 1:
+            return {first: str(error)}
+        bad: dict[int, str] = {}
+        for start, end in ((0, len(rows) // 2), (len(rows) // 2, len(rows))):
+            try:
+                self._post(parcel, first + start, rows[start:end])
+            except Rejected as again:
+                bad |= self._bad_rows(parcel, first + start, rows[start:end], again)
+        return bad
 
     def close(self) -> None:
         """Close connections that are kept open between requests."""
@@ -107,8 +130,8 @@ class WebhookSink:
         """The address without path and query: those may be secret."""
         return f"{self._place.scheme}://{self._place.netloc.decode()}"
 
-    def _post(self, parcel: Parcel, part: str, rows: list[dict[str, Any]]) -> None:
-        token = parcel.token
+    def _post(self, parcel: Parcel, first: int, rows: list[dict[str, Any]]) -> None:
+        token, part = parcel.token, f"{first}-{first + len(rows) - 1}"
         body = {"pipeline": token.pipeline, "sink": token.sink, "token": token.name, "part": part, "rows": rows}
         headers = {name: _text(value) for name, value in self.headers.items()}
         headers |= {"Authorization": f"Bearer {self.token.reveal()}"} if self.token else {}

@@ -1,0 +1,254 @@
+"""`lakeward dead-letters`: the rows that were refused; look at them, send them again, or give them up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakeward.cli.answer import answer
+from lakeward.cli.logs import start_logging
+from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_of, state_dir_option
+from lakeward.cli.table import table
+from lakeward.errors import LakewardError, StateInUse
+
+if TYPE_CHECKING:
+    from lakeward.config import Config
+    from lakeward.state import State
+
+RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
+STATUSES = ("open", "replay", "replayed", "discarded")
+LIST_EPILOG = """\b
+Examples:
+  lakeward dead-letters list pipeline.yaml
+  lakeward dead-letters list pipeline.yaml --stage source --reason type --limit 200
+  lakeward dead-letters list pipeline.yaml --status discarded --json"""
+REPLAY_EPILOG = """\b
+Examples:
+  lakeward dead-letters replay pipeline.yaml 17 20-25
+  lakeward dead-letters replay pipeline.yaml --stage source --reason type    after `types:` was corrected
+  lakeward dead-letters replay pipeline.yaml --all"""
+DISCARD_EPILOG = """\b
+Examples:
+  lakeward dead-letters discard pipeline.yaml 17 20-25 --reason "test readings of the installer"
+  lakeward dead-letters discard pipeline.yaml --stage "sink alerts" --reason "older than a day" """
+
+
+def _ranges(_: click.Context, __: click.Parameter, given: Sequence[str]) -> list[tuple[int, int]]:
+    """First and last of each."""
+    matches = [RANGE.fullmatch(text) for text in given]
+    for text, match in zip(given, matches, strict=True):
+        if not match:
+            raise click.BadParameter(f"{text!r} is not the id of a dead letter, nor a range such as 20-25")
+    return [(int(match[1]), int(match[2] or match[1])) for match in matches if match]
+
+
+def filters(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--stage` and `--origin`."""
+    function = click.option("--origin", help="Only those from this input of the source.")(function)
+    return click.option("--stage", help="Only those from here: source, a transform, or `sink NAME`.")(function)
+
+
+ids_argument = click.argument("ids", nargs=-1, callback=_ranges, metavar="[ID]...")
+
+
+@click.group(short_help="Look at refused rows, replay or discard them.")
+def command() -> None:
+    """Look at rows that were refused, send them again, or give them up.
+
+    A dead letter is open until its row is replayed or discarded. Then its values are dropped, and its key and reason are kept.
+    """
+
+
+@command.command("list", epilog=LIST_EPILOG)
+@pipeline_file
+@filters
+@click.option("--reason", help="Only those with this reason, such as type or sink_rejected.")
+@click.option("--status", type=click.Choice([*STATUSES, "all"]), help="Only those  [default: open, and marked for replay]")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many; of more, how many there are.")
+@state_dir_option
+@json_option
+def list_(
+    file: Path, stage: str | None, origin: str | None, reason: str | None, status: str | None, limit: int, state_dir: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """List the newest dead letters of the pipeline in FILE; also while it runs."""
+    from lakeward.state import State
+
+    statuses = STATUSES if status == "all" else (status,) if status else ("open", "replay")
+    where, values = _where((), statuses, stage=stage, origin=origin, reason=reason)
+    with State.look(state_dir_of(file, state_dir)) as state:
+        letters = state.letters.find(limit, where, *values) if state else []
+        counts = state.letters.counts(where, *values) if state else {}
+    groups = [{"stage": stage, "reason": reason, "letters": count} for (stage, reason), count in counts.items()]
+    total = sum(counts.values())
+    found = {"total": total, "groups": groups, "letters": [_shown(letter) for letter in letters]}
+    answer(found, as_json, lambda: _list_in_words(total, groups, letters))
+
+
+@command.command(
+    epilog="\b\nExamples:\n  lakeward dead-letters show pipeline.yaml 17\n  lakeward dead-letters show pipeline.yaml 17 --json"
+)
+@pipeline_file
+@click.argument("number", type=int, metavar="ID")
+@state_dir_option
+@json_option
+def show(file: Path, number: int, state_dir: Path | None, as_json: bool) -> None:
+    """Show all of one dead letter, with the values of its row."""
+    from lakeward.state import State
+
+    directory = state_dir_of(file, state_dir)
+    with State.look(directory) as state:
+        letters = state.letters.find(1, "id = ?", number) if state else []
+    if not letters:
+        raise LakewardError(f"{directory} has no dead letter {number}; see `lakeward dead-letters list {file}`")
+    found = _shown(letters[0])
+    lines = [f"{name:<11} {value}" for name, value in found.items() if name != "row" and value not in (None, "")]
+    row = [f"  {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in (found["row"] or {}).items()]
+    answer(found, as_json, lambda: "\n".join([*lines, "row", *row] if row else lines))
+
+
+@command.command(epilog=DISCARD_EPILOG)
+@pipeline_file
+@ids_argument
+@filters
+@click.option("--reason", required=True, metavar="WHY", help="Why these rows are not needed; kept with each of them.")
+@state_dir_option
+@json_option
+def discard(
+    file: Path, ids: list[tuple[int, int]], stage: str | None, origin: str | None, reason: str, state_dir: Path | None, as_json: bool
+) -> None:
+    """Give up the rows of open dead letters, by id or by stage and origin. They cannot be had back; also while the pipeline runs."""
+    from lakeward.components import Event
+    from lakeward.state import State
+
+    if not reason.strip():
+        raise click.UsageError("--reason must say why these rows are not needed")
+    where, values = _chosen(ids, ("open",), everything=False, stage=stage, origin=origin)
+    with State.beside(state_dir_of(file, state_dir)) as state:
+        done = state.letters.discard([letter["id"] for letter in _some(state, where, values)], reason)
+        state.tell(Event("dead_letters_discarded", reason, done))
+    answer({"discarded": done}, as_json, lambda: f"{done:,} dead letters discarded")
+
+
+@command.command(epilog=REPLAY_EPILOG)
+@pipeline_file
+@ids_argument
+@click.option("--all", "everything", is_flag=True, help="All open ones.")
+@filters
+@click.option("--reason", help="Only those with this reason, such as type or sink_rejected.")
+@select_option
+@state_dir_option
+@set_option
+@json_option
+def replay(
+    file: Path, ids: list[tuple[int, int]], everything: bool, stage: str | None, origin: str | None, reason: str | None,
+    select: str | None, state_dir: Path | None, overrides: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Send the rows of open dead letters through the pipeline in FILE as it is now, each from where it was refused.
+
+    A row of the source goes through all of it, one of a transform into that transform, one of a sink to that sink alone. What is
+    refused again stays open and says why. While the pipeline runs, that run takes them before its next batch.
+    """
+    start_logging("text", "warning")
+    from lakeward.config import load
+    from lakeward.state import State
+
+    config = load(file, overrides)
+    directory = config_state_dir(config, state_dir)
+    where, values = _chosen(ids, ("open", "replay"), everything, stage=stage, origin=origin, reason=reason)
+    with State.look(directory) as state:
+        numbers = [letter["id"] for letter in _some(state, where, values)]
+    try:
+        error = _replay_here(config, select, directory, numbers)
+    except StateInUse:
+        with State.beside(directory) as state:
+            state.letters.mark(numbers)
+        told = {"marked": len(numbers), "taken_by": "the run that is alive"}
+        answer(told, as_json, lambda: f"{len(numbers):,} dead letters marked; the run that is alive takes them before its next batch")
+        return
+    with State.look(directory) as state:
+        letters = _some(state, "id IN (SELECT value FROM json_each(?))", [json.dumps(numbers)])
+    left = [{name: letter[name] for name in ("id", "status", "note")} for letter in letters if letter["status"] != "replayed"]
+    done = len(numbers) - len(left)
+    found = {"marked": len(numbers), "taken_by": "this command", "replayed": done, "left": left, "error": error}
+    lines = [
+        f"{done:,} of {len(numbers):,} dead letters replayed",
+        *(f"  {one['id']} stays {one['status']}: {one['note']}" for one in left),
+    ]
+    answer(found, as_json, lambda: "\n".join(lines))
+    if error:
+        click.echo(f"lakeward: {error}", err=True)
+    if error or left:
+        raise click.exceptions.Exit(1)
+
+
+def _replay_here(config: Config, select: str | None, directory: Path, numbers: Sequence[int]) -> str:
+    """A run that reads nothing, but takes what is marked. What failed, if anything did."""
+    from lakeward.pipeline import plan
+    from lakeward.plugins import load_plugins
+    from lakeward.run import Run
+    from lakeward.state import State
+
+    with State.hold(directory) as state:
+        plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)
+        with closing(plan(config, plugins, select)) as pipeline:
+            state.letters.mark(numbers)
+            run = Run(pipeline, plugins, state, once=True, read=False)
+            error = run.execute().error
+            if run.abandoned:
+                os._exit(128 + run.stopped_by)  # still holding the state: the next run may begin when nothing of this one goes on
+            return error or (f"stopped by signal {run.stopped_by}" if run.stopped_by else "")
+
+
+# -- which -------------------------------------------------------------------------------------------------------------
+
+
+def _chosen(ids: Sequence[tuple[int, int]], statuses: Sequence[str], everything: bool, **columns: str | None) -> tuple[str, list[Any]]:
+    if not (ids or everything or any(columns.values())):
+        raise click.UsageError("name dead letters by id, or choose them with options such as --stage")
+    return _where(ids, statuses, **columns)
+
+
+def _where(ids: Sequence[tuple[int, int]], statuses: Sequence[str], **columns: str | None) -> tuple[str, list[Any]]:
+    """SQL for the letters that are meant, and its values."""
+    given = {name: value for name, value in columns.items() if value is not None}
+    parts = [f"status IN ({', '.join('?' * len(statuses))})", *(f"{name} = ?" for name in given)]
+    if ids:
+        parts.append(f"({' OR '.join(['id BETWEEN ? AND ?'] * len(ids))})")
+    return " AND ".join(parts), [*statuses, *given.values(), *(number for both in ids for number in both)]
+
+
+def _some(state: State | None, where: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    found = state.letters.find(-1, where, *values) if state else []
+    if not found:
+        raise LakewardError("there is no open dead letter like that; see `lakeward dead-letters list`")
+    return found
+
+
+# -- in words ----------------------------------------------------------------------------------------------------------
+
+
+def _shown(letter: dict[str, Any]) -> dict[str, Any]:
+    """With the values as JSON, and the keys of its row together."""
+    return {**{name: value for name, value in letter.items() if name != "payload"}, "row": json.loads(letter["payload"] or "null")}
+
+
+def _list_in_words(total: int, groups: Sequence[dict[str, Any]], letters: Sequence[dict[str, Any]]) -> str:
+    if not letters:
+        return "no dead letters"
+    columns = ("id", "stage", "reason", "origin", "row_low", "status", "detail")
+    lines = [table(("stage", "reason", "letters"), [tuple(group.values()) for group in groups]), ""]
+    lines += [f"the newest {len(letters):,} of {total:,}:"] if total > len(letters) else []
+    return "\n".join(
+        [
+            *lines,
+            table(("id", "stage", "reason", "origin", "row", "status", "detail"), [[one[name] for name in columns] for one in letters]),
+        ]
+    )
