@@ -24,7 +24,7 @@ BLOB = re.compile(r"x'((?:[0-9a-f]{2})*)'")  # how a source that gives all value
 
 
 def letters(stage: str, rows: pa.RecordBatch, origin: str, epoch: int) -> list[DeadLetter]:
-    """One dead letter for each row that a source or a transform marked with `rejected()`."""
+    """One dead letter for each row, or range of them, that a source or a transform marked with `rejected()`."""
     return [
         DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row), row.get(HIGH))
         for row in _python_rows(rows)
@@ -135,7 +135,8 @@ def _python_values(column: Any) -> Any:
 
 
 def _payload(row: dict[str, Any]) -> str:
-    return json.dumps({name: _plain(value) for name, value in row.items() if name not in MARKS}, ensure_ascii=False)
+    held = {} if row.get(HIGH) is not None else row  # nothing is known of the rows of a range
+    return json.dumps({name: _plain(value) for name, value in held.items() if name not in MARKS}, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Literal
 from attrs import asdict
 
 from lakeward.bell import Bell
-from lakeward.components import END_OF_INPUT, Batch, Event, Parcel, Position, Receipt, Stateful
+from lakeward.components import END_OF_INPUT, Batch, Event, Keeping, Parcel, Position, Receipt, Stateful
 from lakeward.config import UNNAMED
 from lakeward.deadletters import all_letters, require_few, require_room
 from lakeward.deliver import PATIENCE, Courier
@@ -110,6 +110,8 @@ class Run:
 
     def _prepare(self) -> None:
         self._spool.clean(self._state.spooled_files())
+        if isinstance(self._pipeline.source, Keeping):
+            self._pipeline.source.keep_in(self._state.directory / "source")
         self._resume()
         for name in sorted(self._state.remembering() - stateful(self._pipeline).keys()):
             if name.startswith(f"{self._pipeline.graph}."):

@@ -49,6 +49,13 @@ def test_a_row_without_a_key_is_a_letter_too() -> None:
     assert (letter.row, json.loads(letter.payload)) == (None, {"mean": 1.5})
 
 
+def test_a_range_of_rows_is_one_letter_and_holds_nothing() -> None:
+    rows = pa.RecordBatch.from_pydict({"_row": [7, 20], "_row_high": pa.array([None, 37], pa.int64()), "name": ["x", None]})
+    one, many = letters("source", rejected(rows, "source_corrupt"), "a.db", 2)
+    assert (one.row, one.row_high, json.loads(one.payload)) == (7, None, {"name": "x"})
+    assert (many.row, many.row_high, json.loads(many.payload)) == (20, 37, {})
+
+
 @given(st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text())
 @settings(max_examples=100, deadline=None)
 def test_plain_values_come_back_from_the_payload(value: Any) -> None:

@@ -98,18 +98,41 @@ def test_rows_after_a_position_that_was_set_arrive_again_and_it_is_kept_who_want
     status = json.loads(lakeward("status", "demo.yaml", "--json").stdout)
     assert (status["epoch"], [event["kind"] for event in status["events"]]) == (2_000_000, ["position_set", "position_set"])
     told = status["events"][1]["detail"]
-    assert told.startswith("ada set the position from id 500")
-    assert told.endswith(" to id 450, epoch 1000000: recalibrated")
+    assert told.startswith("ada set the position: recalibrated; from id 500")
+    assert told.endswith(" to id 450, epoch 1000000")
     assert "recalibrated" in lakeward("status", "demo.yaml").stdout
 
 
 def test_rows_are_jumped_over_and_a_position_can_be_set_by_hand(lakeward: Lakeward, folder: Path) -> None:
     said = lakeward("position", "set", "demo.yaml", "--json-position", '{"id": 200}', "--reason", "old rows are bad").stdout
-    assert said.startswith("from the start\nto   id 200\n")
+    assert said.startswith("from the start to id 200\n")
     said = lakeward("position", "set", "demo.yaml", "--to", "300", "--reason", "these too").stdout
     assert "rows 201 to 300 will not be read (at most 100)" in said
     lakeward("run", "demo.yaml", "--once")
     assert arrivals(folder) == Counter(range(301, 501))
+
+
+def test_one_file_of_many_is_read_again_by_a_new_position_and_by_a_backfill(lakeward: Lakeward, folder: Path) -> None:
+    for name in ("north", "south"):
+        (folder / "sites" / name).mkdir(parents=True)
+        write_rows(folder / "sites" / name, 30)
+    (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sites/*/sensor.db"))
+
+    def arrived() -> list[int]:
+        return sorted(arrivals(folder).values())
+
+    lakeward("run", "demo.yaml", "--once")
+    assert arrived() == [2] * 30
+    origins = [line.split()[0] for line in lakeward("position", "show", "demo.yaml").stdout.splitlines()[1:]]
+    (north,) = [origin for origin in origins if "north" in origin]
+    said = lakeward("position", "set", "demo.yaml", "--to", "20", "--origin", north, "--reason", "x").stdout
+    assert "rows 21 to 30 will be read again (at most 10)" in said
+    assert "south" not in said
+    lakeward("run", "demo.yaml", "--once")
+    assert arrived() == [2] * 20 + [3] * 10
+    lakeward("backfill", "demo.yaml", "--from", "26", "--to", "30", "--origin", north, "--reason", "x")
+    assert arrived() == [2] * 20 + [3] * 5 + [4] * 5
+    assert "name the input" in lakeward("backfill", "demo.yaml", "--from", "1", "--to", "9", "--reason", "x", code=1).stderr
 
 
 @pytest.mark.parametrize(

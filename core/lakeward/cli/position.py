@@ -94,14 +94,15 @@ def set_(
                 if to is not None:
                     epoch = state.new_epoch()
                     by_hand = _moved(pipeline.source, before, to, epoch, origin)
-                told = f"{who} set the position from {in_words(before)} to {in_words(by_hand)}: {reason}"
+                moved = f"from {in_words(_part(before, origin))} to {in_words(_part(by_hand, origin))}"
+                told = f"{who} set the position: {reason}; {moved}"
                 event = Event("position_set", told)
                 state.record(Recording(recorded.sequence + 1, epoch, by_hand, {}, [], [], {}, [event], origin))
         except StateInUse as error:
             raise _Running(str(error)) from error
     effect = _effect(before, to, origin) if to is not None else "what this means for rows, only the source knows"
     found = {"before": before, "position": by_hand, "by": who, "reason": reason, "effect": effect}
-    answer(found, as_json, lambda: f"from {in_words(before)}\nto   {in_words(by_hand)}\n{effect}")
+    answer(found, as_json, lambda: f"{moved}\n{effect}")
 
 
 class _Running(StateInUse):
@@ -124,6 +125,11 @@ def _moved(source: Source, before: Position | None, to: int, epoch: int, origin:
     position = dict(reread(source, to + 1, None, epoch, origin))
     several = origin and set(position) == {origin}
     return {**(before or {}), **position} if several else position
+
+
+def _part(position: Position | None, origin: str) -> Position | None:
+    """What is about this input; of a thousand others nobody wants to read."""
+    return {origin: position[origin]} if position and origin in position else position
 
 
 def _effect(before: Position | None, to: int, origin: str) -> str:

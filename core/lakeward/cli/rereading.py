@@ -50,7 +50,7 @@ def entries(position: Position) -> dict[str, Mapping[str, Any]]:
 
 def shortened(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry for people, what they look for first; of what is long only how much it is."""
-    names = sorted(entry, key=lambda name: (name != "id", name != "epoch", name))
+    names = [name for name in ("id", "epoch", "until", "anchors") if name in entry] if "id" in entry else sorted(entry)
     return {name: len(entry[name]) if isinstance(entry[name], (list, Mapping)) else entry[name] for name in names}
 
 
@@ -60,6 +60,6 @@ def in_words(position: Position | None) -> str:
         return "the start"
     texts = []
     for name, entry in entries(position).items():
-        inside = ", ".join(f"{key} {value}" for key, value in shortened(entry).items())
+        inside = ", ".join(f"{key} {value}" for key, value in shortened(entry).items() if key != "anchors")
         texts.append(f"{name}: {inside}" if name else inside)
     return "; ".join(texts) or "the start"

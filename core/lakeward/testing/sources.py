@@ -65,7 +65,7 @@ class SourceContract:
             assert longest <= limit, f"a batch of {longest} rows for a limit of {limit}"
 
     def test_limit_does_not_change_the_rows(self, tmp_path: Path) -> None:
-        """The same rows come in the same order whatever the limit."""
+        """The same rows of each input (`origin`) come in the same order whatever the limit."""
         want = _rows(self._all(tmp_path, limit=LIMITS[-1]))
         for limit in LIMITS:
             assert_same_rows(_rows(self._all(tmp_path, limit=limit)), want, f"read with limit {limit}", ordered=True)
@@ -170,8 +170,8 @@ def _keys(batch: Batch) -> list[int | None]:
 
 
 def _rows(batches: Iterator[Batch] | list[Batch]) -> list[Row]:
-    """All rows with what their key needs, rejected ones too: they must be read exactly once like the others."""
-    return list(chain.from_iterable(map(_keyed, batches)))
+    """All rows with what their key needs, input by input, rejected ones too: they must be read exactly once like the others."""
+    return list(chain.from_iterable(map(_keyed, sorted(batches, key=lambda batch: batch.origin))))
 
 
 def _keyed(batch: Batch) -> Iterator[Row]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import frozen
 
 from lakeward import ROW, Refused, rejected
-from lakeward_plugins.sources.sqlite.connection import Query
+from lakeward.components import Event
+from lakeward_plugins.sources.sqlite.connection import Query, Unsorted
 from lakeward_plugins.sources.sqlite.table import ARROW, Column, Table
 
 MOST_KEYS = 10_000  # in one statement, whose text SQLite limits to 1 MB
+UNSORTED = "table {!r}: its row ids do not ascend, so the database is corrupt; see PRAGMA integrity_check"
 SHOWN = 40  # characters of a bad value in a message
 
 
@@ -25,15 +28,16 @@ class Taken:
     rejected: pa.RecordBatch | None
     count: int
     last: int
+    events: tuple[Event, ...] = ()
 
 
 class TooLongError(Exception):
     """The texts of one column are longer together than an Arrow array can hold (2 GiB): ask for fewer rows."""
 
 
-def take(query: Query, table: Table, after: int | None, limit: int, until: int | None = None) -> Taken | None:
-    """At most `limit` rows after the key `after`, and up to `until`, or None when there are none."""
-    where = table.after(after) + (f" AND {table.key_ref} <= {until}" if until is not None else "")
+def take(query: Query, table: Table, after: int | None, limit: int, within: str = "") -> Taken | None:
+    """At most `limit` rows after the key `after`, of those for which the SQL `within` is true; None when there are none."""
+    where = " AND ".join(filter(None, [table.after(after), within]))
     rows, odd = _typed(table, query(table.select(where, limit), limit + 1)), []
     if rows is None:
         where += f" AND {table.key_ref} <= {_last_key(query, table, where, limit)}"
@@ -44,6 +48,10 @@ def take(query: Query, table: Table, after: int | None, limit: int, until: int |
     count = rows.num_rows + sum(part.num_rows for part in odd)
     if not count:
         return None
+    if after is not None and any(part.num_rows and part.column(0)[0].as_py() <= after for part in (rows, *odd)):
+        raise Unsorted(UNSORTED.format(table.name))
+    if not odd and _hides_rows(query, table, after, within, rows.column(ROW)):
+        raise Unsorted(UNSORTED.format(table.name))
     last = max(part.column(0)[-1].as_py() for part in (rows, *odd) if part.num_rows)
     bad = rows.column(ROW).take(pa.array(_not_utf8(rows), pa.int64()))
     if len(bad):
@@ -68,7 +76,7 @@ def _checked(table: Table, read: pa.Table) -> pa.RecordBatch:
     batch = read.to_batches()[0].slice(1)
     keys = batch.column(0)
     if keys.null_count or not pc.all(pc.less(keys.slice(0, max(len(keys) - 1, 0)), keys.slice(1)), min_count=0).as_py():
-        raise Refused(f"table {table.name!r}: its row ids do not ascend, so the database is corrupt; see PRAGMA integrity_check")
+        raise Unsorted(UNSORTED.format(table.name))
     for column in batch.columns:
         if column.type != pa.int64() and column.type != pa.float64():
             _must_fit(column)
@@ -80,6 +88,21 @@ def _must_fit(column: pa.Array[Any]) -> None:
         column.view(pa.binary()).validate(full=True)
     except pa.ArrowInvalid as error:  # the 32-bit offsets of the driver have overflown
         raise TooLongError from error
+
+
+def _hides_rows(query: Query, table: Table, after: int | None, within: str, keys: pa.Array[Any]) -> bool:
+    """Whether SQLite finds a row by its key in the middle of the largest gap between the rows that came one after the other.
+
+    Then a page is not the one that belongs there, which would not show otherwise if the batch ends on it.
+    """
+    found = keys.to_numpy() if after is None else np.concatenate([[after], keys.to_numpy()])
+    gaps = np.diff(found)
+    if not len(gaps) or gaps.max() < 2:
+        return False
+    end = int(gaps.argmax()) + 1
+    middle, high = (int(found[end - 1]) + int(found[end])) // 2, int(found[end])
+    where = " AND ".join(filter(None, [f"{table.key_ref} > {middle}", f"{table.key_ref} < {high}", within]))
+    return bool(query(table.extent(where, 1), 1).column("rows")[0].as_py())
 
 
 def _last_key(query: Query, table: Table, where: str, limit: int) -> int:

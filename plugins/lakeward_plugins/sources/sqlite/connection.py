@@ -23,39 +23,60 @@ from lakeward import OptionError, Refused, Retry
 Query = Callable[[str, int], pa.Table]
 """Runs one statement that gives at most so many rows."""
 
-HEALING: Mapping[str, str] = {  # what SQLite says of troubles that pass, and what to add
-    "is locked": "",
-    "attempt to write a readonly database": "; its writer must roll back a journal first, or SQLite may not make its -shm file there",
+SHUT: Mapping[str, str] = {  # what SQLite says when it would have to write beside the file and may not
+    "attempt to write a readonly database": "; its writer must roll back a journal first",
     "unable to open database file": "",
-    "failed to open": "",
-    "disk I/O error": "",  # a checkpoint can pull pages away under a reader
-    "locking protocol": "",
-    "database schema has changed": "",
 }
+HEALING = (  # what SQLite says of other troubles that pass
+    "is locked",
+    "failed to open",
+    "disk I/O error",  # a checkpoint can pull pages away under a reader
+    "locking protocol",
+    "database schema has changed",
+)
 WRAPPING = re.compile(r"^[A-Z_]+: (\[SQLite\] )?(Failed to \w+ query: )?")
 
 
+class Shut(Retry):
+    """SQLite cannot open the file where it is; there may be another way."""
+
+
+class Corrupt(Refused):
+    """Some pages of the database cannot be read."""
+
+
+class Unsorted(Corrupt):
+    """Row ids that do not ascend: a page is not the one that belongs there, such as an old version of another."""
+
+
 @contextmanager
-def transaction(path: Path, busy_timeout: timedelta) -> Iterator[Query]:
-    """A fresh connection with one read transaction; both are gone at the end. What SQLite says comes out as our errors."""
-    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
+def transaction(path: Path, busy_timeout: timedelta, how: str = "mode=ro", shown: Path | None = None) -> Iterator[Query]:
+    """A fresh connection with one transaction that has begun; both are gone at the end. What SQLite says comes out as our errors.
+
+    `how` is the query part of SQLite's file name; `shown` is the path in messages when `path` is a copy.
+    """
+    uri, shown = f"file:{quote(os.fsencode(path.absolute()))}?{how}", shown or path
     prepare = (
         f"PRAGMA busy_timeout = {busy_timeout // timedelta(milliseconds=1)}",
         "PRAGMA query_only = ON",
         "PRAGMA trusted_schema = OFF",
         "BEGIN",
+        "PRAGMA schema_version",  # BEGIN alone does not touch the file
     )
     try:
         with adbc_driver_sqlite.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
 
             def query(sql: str, rows: int) -> pa.Table:
-                return _run(connection, sql, rows)
+                try:
+                    return _run(connection, sql, rows)
+                except adbc_driver_manager.Error as error:
+                    raise _sorted(shown, error) from error
 
             for sql in prepare:
                 query(sql, 1)
             yield query
     except adbc_driver_manager.Error as error:
-        raise _sorted(path, error) from error
+        raise _sorted(shown, error) from error
 
 
 def _run(connection: adbc_driver_manager.AdbcConnection, sql: str, rows: int) -> pa.Table:
@@ -70,9 +91,11 @@ def _run(connection: adbc_driver_manager.AdbcConnection, sql: str, rows: int) ->
 
 def _sorted(path: Path, error: adbc_driver_manager.Error) -> Exception:
     said = WRAPPING.sub("", re.split(r"\n| 'file:", str(error))[0])  # without the statement, and without a guess at out of memory
-    for words, hint in HEALING.items():
+    for words, hint in SHUT.items():
         if words in said:
-            return Retry(f"{path} cannot be read now: {said}{hint}")
+            return Shut(f"{path} cannot be read now: {said}{hint}")
+    if any(words in said for words in HEALING):
+        return Retry(f"{path} cannot be read now: {said}")
     if "not a database" in said:
         return OptionError("path", f"{path} is not a SQLite database")
-    return Refused(f"{path}: SQLite says: {said}")
+    return (Corrupt if "malformed" in said else Refused)(f"{path}: SQLite says: {said}")

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from attrs import define, field, frozen
 
 from lakeward import Batch, OptionError, Refused, Retry
-from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError, take
-from lakeward_plugins.sources.sqlite.connection import Query, transaction
+from lakeward.components import Event, Position
+from lakeward_plugins.sources.sqlite import byid, bytime
+from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError
+from lakeward_plugins.sources.sqlite.bytime import Mark
+from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
+from lakeward_plugins.sources.sqlite.guard import Bookmark
+from lakeward_plugins.sources.sqlite.opening import Opening
 from lakeward_plugins.sources.sqlite.table import Catalog, Kind, Table, find_table, read_catalog
 
 
@@ -25,10 +32,12 @@ class Wanted:
     columns: Sequence[str] | None
     types: Mapping[str, Kind]
     busy_timeout: timedelta
+    lateness: timedelta | None = None
+    """For `cursor: timestamp`; None is `cursor: id`."""
 
     def find(self, catalog: Catalog, name: str | None) -> Table:
         """The table that is meant. Raises OptionError."""
-        return find_table(catalog, name, self.timestamp, self.columns, self.types)
+        return find_table(catalog, name, self.timestamp, self.columns, self.types, by_time=self.lateness is not None)
 
 
 @define
@@ -38,44 +47,86 @@ class Database:
     path: Path
     origin: str
     wanted: Wanted
+    opening: Opening = field(init=False)
     _table: Table | None = field(init=False, default=None)
 
+    def __attrs_post_init__(self) -> None:
+        """How it is opened is a matter of its own."""
+        self.opening = Opening(self.path, self.wanted.busy_timeout)
+
     def table(self) -> Table:
-        """The table as it was when it was first looked at. Raises OptionError, Retry or Refused."""
+        """The table as it was when it was first looked at. Raises OptionError or Retry."""
         if self._table is None:
             problem = _unreadable(self.path)
             if problem:
                 raise OptionError("path", problem)
-            with transaction(self.path, self.wanted.busy_timeout) as query:
-                self._table = self.wanted.find(read_catalog(query), self.wanted.table)
+            try:
+                with self.opening.transaction() as query:
+                    self._table = self.wanted.find(read_catalog(query), self.wanted.table)
+            except Corrupt as error:
+                raise OptionError("path", f"{error}; repair it, as `.recover` of sqlite3 does, or take another file") from error
+            except Refused as error:
+                raise OptionError("path", str(error)) from error
         return self._table
 
+    def schema(self) -> pa.Schema:
+        """The row key, then the columns of the table."""
+        return self.table().schema
+
+    def keep_in(self, folder: Path) -> None:
+        """A folder for a copy, should one be needed. What is in it from before is of no use any more."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self.opening.folder = folder
+
     def read(self, after: Mapping[str, Any] | None, limit: int) -> Iterator[Batch]:
-        """Batches by ascending key; a batch is of one moment."""
-        last, asked = _key(after), limit
-        again = {key: (after or {})[key] for key in ("until", "epoch") if key in (after or {})}
-        until, epoch = again.get("until"), again.get("epoch", 0)
-        while until is None or (last or 0) < until:
+        """Batches in the order of the cursor; a batch is of one moment."""
+        mark: Bookmark | Mark = Bookmark.of(after) if self.wanted.lateness is None else Mark.of(after)
+        asked, going_on = limit, False
+        while not mark.at_end:
             try:
-                taken = self._take(last, asked, until)
+                renewed, taken, events = self._poll(mark, asked, going_on)
             except TooLongError:
                 asked //= 2
                 continue
-            if taken is None:
+            if taken or events or renewed != mark:
+                rows = taken.rows if taken else pa.RecordBatch.from_pylist([], self.table().schema)
+                yield Batch(rows, renewed.position(), taken.rejected if taken else None, self.origin, renewed.epoch or 0, events)
+            if taken is None or (taken.count < asked and not mark.may_give_less):
                 return
-            yield Batch(taken.rows, {"id": taken.last, **again}, taken.rejected, self.origin, epoch)
-            if taken.count < asked:
-                return
-            last, asked = taken.last, limit
+            mark, asked, going_on = renewed, limit, True
 
-    def _take(self, last: int | None, limit: int, until: int | None) -> Taken | None:
+    def reread(self, first: int, last: int | None, epoch: int, origin: str = "") -> Position:
+        """The position from which the rows with these keys come again. Raises OptionError."""
+        if origin not in ("", self.origin):
+            raise OptionError("origin", f"there is no input {origin!r}; it is {self.origin!r}")
+        if self.wanted.lateness is not None:
+            raise OptionError("cursor", "with `cursor: timestamp` rows are not found again by key; read all with another --state-dir")
+        if last is not None and first > last:
+            raise OptionError("first", f"the first key {first} is greater than the last, {last}")
+        return byid.reread(first, last, epoch).position()
+
+    def explain(self) -> str:
+        """What was found and how it was opened, and the SQL of one batch."""
+        table = self.table()
+        found = f"-- table {table.name}, key {table.key}, time column {table.timestamp or 'not known'}; opened {self.opening.way}"
+        if self.wanted.lateness is None:
+            return f"{found}\n{table.select(table.after(':last'), ':rows')}"
+        with self.opening.transaction() as query:
+            return f"{found}\n{bytime.explain(query, table, self.wanted.lateness)}"
+
+    def _poll(self, mark: Bookmark | Mark, limit: int, going_on: bool) -> tuple[Bookmark | Mark, Taken | None, tuple[Event, ...]]:
+        """One transaction."""
         known = self.table()
-        if not self.path.exists():
-            raise Retry(f"{self.path} is gone; waiting for it to come back")
         try:
-            with transaction(self.path, self.wanted.busy_timeout) as query:
+            file = self.path.stat().st_ino
+        except FileNotFoundError:
+            raise Retry(f"{self.path} is gone; waiting for it to come back") from None
+        try:
+            with self.opening.transaction() as query:
                 self._must_be_unchanged(known, query)
-                return take(query, known, last, limit, until)
+                if isinstance(mark, Mark):
+                    return bytime.advance(query, known, mark, limit, self.wanted.lateness or timedelta())
+                return byid.advance(query, known, mark, limit, file, going_on=going_on)
         except OptionError as error:  # it was right when the run began
             raise Refused(f"{self.path} changed while it was read: {error.message}; look at it and start the run again") from error
 
@@ -94,12 +145,3 @@ def _unreadable(path: Path) -> str:
     if not path.exists():
         return f"{path} does not exist"
     return "" if os.access(path, os.R_OK) else f"{path} may not be read by this user"
-
-
-def _key(after: Mapping[str, Any] | None) -> int | None:
-    if after is None:
-        return None
-    key = after.get("id")
-    if not isinstance(key, int) or isinstance(key, bool):  # it becomes part of a statement
-        raise Refused(f"{dict(after)} is not a position in a SQLite table, which looks like {{'id': 123}}")
-    return key

@@ -22,10 +22,14 @@ ARROW: Mapping[Kind, pa.DataType] = {"int": pa.int64(), "float": pa.float64(), "
 SAMPLES: Mapping[Kind, str] = {"int": "0", "float": "0.5", "text": "''", "binary": "x''"}
 CATALOG = r"""
 SELECT l.name AS "table", l.type AS kind, l.wr AS without_rowid, c.name, c.type AS declared, c.pk, c.hidden,
-       EXISTS (SELECT 1 FROM pragma_index_list(l.name) WHERE origin = 'pk') AS key_index
+       EXISTS (SELECT 1 FROM pragma_index_list(l.name) WHERE origin = 'pk') AS key_index,
+       (SELECT s.sql FROM sqlite_schema AS s WHERE s.type = 'table' AND s.name = l.name) AS sql
 FROM pragma_table_list AS l JOIN pragma_table_xinfo(l.name) AS c
 WHERE l.schema = 'main' AND l.name NOT LIKE 'sqlite\_%' ESCAPE '\' AND l.type <> 'shadow' AND ({0} IS NULL OR l.name = {0})
 ORDER BY l.name, c.cid"""
+NOT_A_KEYWORD = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|\[[^\]]*\]|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+ROW_IDS = ("rowid", "_rowid_", "oid")
+MOST_WATCHED = 100  # columns: a statement has a limit, and so many tell rows apart
 
 BEST_TIMES = ("timestamp", "ts", "datetime", "time", "date")
 TIME_WORDS = {"timestamp", "ts", "datetime", "time", "date"}
@@ -88,6 +92,10 @@ class Table:
     key: str
     timestamp: str | None = field(eq=False)  # only reported, so another one changes nothing
     columns: tuple[Column, ...]
+    autoincrement: bool = field(default=False, eq=False)
+    """Row ids are never given out again."""
+    names: tuple[str, ...] = field(default=(), eq=False)
+    """All its columns, also those that are not read."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -98,6 +106,17 @@ class Table:
     def besides_key(self) -> list[Column]:
         """The columns that must be selected: the key comes first anyway."""
         return [column for column in self.columns if column.name != self.key]
+
+    @property
+    def watched(self) -> list[str]:
+        """The columns by which rows are known again: those that are read, and the time. Others may change as they like."""
+        read = [*filter(None, [self.timestamp]), *(column.name for column in self.columns)]
+        return [name for name in dict.fromkeys(read) if name != self.key][:MOST_WATCHED]
+
+    @property
+    def time_ref(self) -> str:
+        """The time column in SQL."""
+        return f"t.{quoted(self.timestamp or '')}"
 
     @property
     def key_ref(self) -> str:
@@ -117,6 +136,10 @@ class Table:
     def after(self, last: int | str | None) -> str:
         """The condition for rows that follow the key `last`; None is the start."""
         return "1" if last is None else f"{self.key_ref} > {last}"
+
+    def between(self, after: int | None, last: int | None) -> str:
+        """The condition for rows from behind one key up to another."""
+        return self.after(after) if last is None else f"{self.after(after)} AND {self.key_ref} <= {last}"
 
     @property
     def hidden(self) -> str:
@@ -162,6 +185,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    """The text as an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 # -- finding out -------------------------------------------------------------------------------------------------------
 
 Entry = Mapping[str, str | int]
@@ -172,20 +200,27 @@ Catalog = Mapping[str, list[Entry]]
 def read_catalog(query: Query, name: str | None = None) -> Catalog:
     """All tables and views with their columns, or one of them."""
     tables: dict[str, list[Entry]] = {}
-    literal = "NULL" if name is None else "'" + name.replace("'", "''") + "'"
-    for entry in query(CATALOG.format(literal), 10_000).to_pylist():
+    for entry in query(CATALOG.format("NULL" if name is None else literal(name)), 10_000).to_pylist():
         tables.setdefault(entry["table"], []).append(entry)
     return tables
 
 
 def find_table(
-    catalog: Catalog, name: str | None, timestamp: str | None, columns: Sequence[str] | None, types: Mapping[str, Kind]
+    catalog: Catalog,
+    name: str | None,
+    timestamp: str | None,
+    columns: Sequence[str] | None,
+    types: Mapping[str, Kind],
+    by_time: bool = False,
 ) -> Table:
-    """The table that the options mean. Raises `OptionError` when there is none, or more than one."""
-    name = _only_candidate(catalog, timestamp) if name is None else name
+    """The table that the options mean. Raises `OptionError` when there is none, or more than one.
+
+    `by_time` is for one that is read by its time column: any row ids will do.
+    """
+    name = _only_candidate(catalog, timestamp, by_time) if name is None else name
     _known("table", name, list(catalog), "table")
     entries = catalog[name]
-    obstacle = _obstacle(name, entries)
+    obstacle = _obstacle(name, entries, by_time)
     if obstacle:
         raise OptionError("table", obstacle)
     names = [str(entry["name"]) for entry in entries if entry["hidden"] != 1]
@@ -194,15 +229,20 @@ def find_table(
             _known(option, given, names, "column")
     for column in types:
         _known(f"types.{column}", column, names, "column")
-    key = _key(entries)
+    time = timestamp or next(iter(_times(entries)), None)
+    if by_time and time is None:
+        raise OptionError("timestamp", f"`cursor: timestamp` needs a time column, and none of {name!r} looks like one; name it")
+    key = _row_id(entries)
     chosen = names if columns is None else columns
     _unambiguous(chosen, key, types)
     declared = {str(entry["name"]): _declared(entry) for entry in entries}
     return Table(
         name,
         key,
-        timestamp or next(iter(_times(entries)), None),
+        time,
         tuple(_column(column, declared[column], types.get(column)) for column in chosen),
+        "AUTOINCREMENT" in NOT_A_KEYWORD.sub(" ", str(entries[0]["sql"])).upper(),
+        tuple(names),
     )
 
 
@@ -225,11 +265,11 @@ def _unambiguous(chosen: Sequence[str], key: str, types: Mapping[str, Kind]) -> 
         raise OptionError(f"types.{key}", f"{key!r} is the INTEGER PRIMARY KEY and stays an integer")
 
 
-def _only_candidate(catalog: Catalog, timestamp: str | None) -> str:
+def _only_candidate(catalog: Catalog, timestamp: str | None, by_time: bool) -> str:
     """A sensor's table has a row id and a time; if one table alone has both, nobody needs to name it."""
     if not catalog:
         raise OptionError("path", "the database has no tables (yet)")
-    able = [name for name, entries in catalog.items() if not _obstacle(name, entries)]
+    able = [name for name, entries in catalog.items() if not _obstacle(name, entries, by_time)]
     named = [name for name in able if timestamp is None or any(entry["name"] == timestamp for entry in catalog[name])]
     found = [name for name in named if timestamp is not None or any(_times(catalog[name]))]
     if len(found) == 1 or (timestamp is not None and len(able) == 1):  # in the second case `timestamp` is the mistake
@@ -237,11 +277,12 @@ def _only_candidate(catalog: Catalog, timestamp: str | None) -> str:
     if found:
         raise OptionError("table", f"more than one table could be meant: {', '.join(found)}; name one with `table`")
     wanted = f"a column {timestamp!r}" if timestamp else "a time column"
-    reasons = [f"{name!r} has no {wanted.removeprefix('a ')}" if name in able else _obstacle(name, catalog[name]) for name in catalog]
-    raise OptionError("table", f"no table has both an INTEGER PRIMARY KEY and {wanted}: {'; '.join(reasons)}. Name one with `table`")
+    reasons = [_obstacle(name, entries, by_time) or f"{name!r} has no {wanted.removeprefix('a ')}" for name, entries in catalog.items()]
+    has = wanted if by_time else f"both an INTEGER PRIMARY KEY and {wanted}"
+    raise OptionError("table", f"no table has {has}: {'; '.join(reasons)}. Name one with `table`")
 
 
-def _obstacle(name: str, entries: Sequence[Entry]) -> str:
+def _obstacle(name: str, entries: Sequence[Entry], by_time: bool) -> str:
     """Why the table cannot be read row after row, or nothing."""
     kind, key = entries[0]["kind"], [entry for entry in entries if entry["pk"]]
     if kind == "view":
@@ -251,6 +292,9 @@ def _obstacle(name: str, entries: Sequence[Entry]) -> str:
     remedy = "the row id must be a column `id INTEGER PRIMARY KEY AUTOINCREMENT`"
     if entries[0]["without_rowid"]:
         return f"{name!r} is a WITHOUT ROWID table; {remedy}"
+    if by_time:
+        return "" if _row_id(entries) else f"{name!r} has columns with all names of the row id ({', '.join(ROW_IDS)})"
+    remedy += "; or read it with `cursor: timestamp`"
     if not key:
         return f"{name!r} has no INTEGER PRIMARY KEY, and other row ids change in a VACUUM; {remedy}"
     # INT, or INTEGER ... DESC, or two columns: SQLite keeps an index for what is not its own row id
@@ -260,8 +304,13 @@ def _obstacle(name: str, entries: Sequence[Entry]) -> str:
     return ""
 
 
-def _key(entries: Sequence[Entry]) -> str:
-    return next(str(entry["name"]) for entry in entries if entry["pk"])
+def _row_id(entries: Sequence[Entry]) -> str:
+    """The column that is the row id, or a name of it that no column hides; empty when there is none."""
+    key = [str(entry["name"]) for entry in entries if entry["pk"]]
+    if key and not entries[0]["key_index"]:
+        return key[0]
+    columns = {str(entry["name"]).lower() for entry in entries}
+    return next((name for name in ROW_IDS if name not in columns), "")
 
 
 def _times(entries: Sequence[Entry]) -> Iterator[str]:
