@@ -36,7 +36,10 @@ class Batching:
 class Spooling:
     """Room for rows that a sink has not taken yet."""
 
-    max_mb: float = option(1024.0, help="When so much waits for delivery, reading pauses: the source is the buffer.", unit="MB", minimum=1)
+    max_mb: float = option(
+        1024.0, help="When so much waits for delivery, or a fifth of the free disk, reading pauses: the source is the buffer.", unit="MB",
+        minimum=1,
+    )  # fmt: skip
 
 
 @frozen

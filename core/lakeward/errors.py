@@ -78,6 +78,15 @@ class Retry(LakewardError):
         super().__init__(reason)
 
 
+class NoRoom(Retry):
+    """The disk of the state is full, or nearly. READ pauses and goes on by itself as soon as there is room."""
+
+    told = "the disk of the state is full, or nearly; make room, and reading goes on by itself"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, after=1.0)
+
+
 class Rejected(LakewardError):
     """The sink will never take these rows, whoever asks. They become dead letters with this reason; the others are delivered.
 

@@ -132,6 +132,16 @@ class Pipeline:
                 if ROW in rows.schema.names:
                     outcome.removed.append(rows.column(ROW))
 
+    def fresh(self) -> Pipeline:
+        """The same with new transforms for those that remember; as in a plan, they have seen an empty batch."""
+        steps = list(self.steps)
+        for place, step in enumerate(steps):
+            if isinstance(step.transform, Stateful):
+                steps[place] = attrs.evolve(step, transform=attrs.evolve(step.transform))  # type: ignore[misc]  # it is an attrs class
+                if step.inputs[0] in self.schemas:
+                    steps[place].transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
+        return attrs.evolve(self, steps=steps)
+
     def close(self) -> None:
         """Close every component; one that cannot be closed keeps no other open."""
         with ExitStack() as stack:

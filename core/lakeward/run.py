@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -18,7 +19,7 @@ from lakeward.components import END_OF_INPUT, Batch, Event, Keeping, Parcel, Pos
 from lakeward.config import UNNAMED
 from lakeward.deadletters import all_letters, require_few, require_room
 from lakeward.deliver import PATIENCE, Courier
-from lakeward.errors import LakewardError, Retry
+from lakeward.errors import LakewardError, NoRoom, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
 from lakeward.letterbox import Closing, DeadLetter
 from lakeward.pacing import pause_after
@@ -29,29 +30,35 @@ from lakeward.replay import Replay, replays
 from lakeward.secrets import redact
 from lakeward.spool import Spool
 from lakeward.state import Recording, Share, State
+from lakeward.statefile import Checkpoint
 
 log = logging.getLogger("lakeward.run")
-GRACE = 8.0  # seconds to finish what is in hand after SIGTERM; container runtimes kill after 10
+GRACE = 7.0  # seconds to finish what is in hand after SIGTERM
+LAST = 8.0  # seconds after which the process is gone, whatever is in hand; container runtimes kill after 10
 
 
 class Run:
     """One execution of a pipeline over a held state."""
 
-    def __init__(self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False, read: bool = True) -> None:
+    def __init__(
+        self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False, read: bool = True,
+        bell: Bell | None = None,
+    ) -> None:  # fmt: skip
         self._pipeline, self._plugins, self._state = pipeline, plugins, state
         self._once, self._finish, self._read = once, finish, read
-        self._stateful = stateful(pipeline)
         self._fates = NO_ROWS
         self._couriers: list[Courier] = []
-        checkpoint = state.checkpoint()
-        self._position: Position | None = checkpoint.position if checkpoint else None
-        self._epoch = checkpoint.epoch if checkpoint else 0
-        self._sequence = checkpoint.sequence if checkpoint else 0
+        self._position: Position | None = None
+        self._epoch = self._sequence = 0
+        self._unrecorded: list[str] = []  # files of the batch in hand
+        self._stale = False  # a batch was taken and not recorded, so transforms must go back
+        self._troubles: dict[str, str] = {}
         config = pipeline.config
         self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
         state.claim(config.name)
         self._spool = Spool(state.directory / "spool")
-        self._bell = Bell()
+        self._own_bell = bell is None  # else whoever gave it listens for signals already
+        self._bell = bell or Bell()
 
     @property
     def stopped_by(self) -> int:
@@ -73,10 +80,11 @@ class Run:
                 self._plugins.manager.hook.lakeward_run_started(run=self.info)
             except Exception as refusal:
                 raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
-            with self._bell.listen_for_signals():
+            with self._bell.listen_for_signals() if self._own_bell else nullcontext():
+                self._bell.grace = LAST
                 return self._go()
         finally:
-            if not self.abandoned:
+            if self._own_bell and not self.abandoned:
                 self._bell.close()
 
     def _go(self) -> RunResult:
@@ -104,8 +112,8 @@ class Run:
         self._spool.clean(self._state.spooled_files())
         if isinstance(self._pipeline.source, Keeping):
             self._pipeline.source.keep_in(self._state.directory / "source")
-        restore(self._pipeline, self._state)
-        for name in sorted(self._state.remembering() - self._stateful.keys()):
+        self._resume()
+        for name in sorted(self._state.remembering() - stateful(self._pipeline).keys()):
             if name.startswith(f"{self._pipeline.graph}."):
                 log.warning("what transform %s remembered, such as open windows, is kept but not used: it has left the YAML", name)
         for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
@@ -116,6 +124,15 @@ class Run:
             courier = Courier(own, sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, not self._once, limits)
             self._couriers.append(courier)
             courier.start()
+
+    def _resume(self) -> None:
+        """Go on from what is recorded: at the start, and after a batch that could not be recorded."""
+        if self._stale:
+            self._pipeline = self._pipeline.fresh()
+        recorded = self._state.checkpoint() or Checkpoint(None, 0, 0)
+        self._position, self._epoch, self._sequence = recorded.position, recorded.epoch, recorded.sequence
+        restore(self._pipeline, self._state)
+        self._stale = False
 
     def _drain(self) -> None:
         """Let the workers finish: everything that waits (`once`), or what is in hand."""
@@ -134,7 +151,7 @@ class Run:
             raise LakewardError("; ".join(failed))
 
     def _end(self, error: str) -> RunResult:
-        end = time.monotonic() + GRACE
+        end = min(time.monotonic(), self._bell.asked) + GRACE
         for courier in self._couriers:
             courier.leave()
         for courier in self._couriers:
@@ -157,6 +174,7 @@ class Run:
                 self._read_what_is_there()
                 failures = 0
                 if self._once:
+                    self._record_finish()
                     break
                 pause = config.batch.wait.total_seconds()
             except Retry as error:
@@ -164,10 +182,20 @@ class Run:
                 if self._once and failures >= PATIENCE:
                     raise
                 pause = pause_after(failures, error)
-                log.warning("source: %s; next attempt in %.1f s", redact(str(error)), pause)
+                self._trouble(*("disk", NoRoom.told) if isinstance(error, NoRoom) else ("source", redact(str(error))))
             self._pause(pause)
-        if self._finish and not self._stopping():
-            self._record_finish()
+
+    def _trouble(self, part: str, problem: str) -> None:
+        """Note what keeps READ from going on, or "" that it goes on: told when it changes, written as soon as there is room to."""
+        if problem != self._troubles.get(part, ""):
+            log.warning("%s: %s", part, problem or "works again")
+            self._troubles[part] = problem
+        with suppress(NoRoom):
+            self._state.trouble(part, problem)
+
+    def _goes_on(self) -> None:
+        for part in ("disk", "source"):
+            self._trouble(part, "")
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -177,19 +205,24 @@ class Run:
                 self._require_couriers()
 
     def _read_what_is_there(self) -> None:
+        if self._stale:
+            self._resume()
         batches = self._pipeline.source.read(self._position, self._pipeline.config.batch.rows)
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
                 self._take(batch)
+                self._goes_on()
             del batch  # here and where it comes from, it would take memory while the next one is read
             if self._stopping():
                 return
+        self._goes_on()
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Back pressure: the source is the buffer when the spool is full."""
+        """Back pressure: the source is the buffer when the spool is full. Raises NoRoom when the disk is, or nearly."""
         while not self._stopping():
             if not self._once:
                 self._require_couriers()
+            self._state.room.require()
             if not self._spool_is_full():
                 self._replay()
                 batch = next(batches, None)
@@ -202,15 +235,31 @@ class Run:
             else:
                 self._require_couriers()
                 others = f"nobody empties it: {', '.join(self._state.waiting())} is not part of this graph"
-                raise LakewardError(f"the spool is full, and {others}; put the sink back, or raise spool.max_mb")
+                raise LakewardError(f"the spool is full, and {others}; put the sink back, raise spool.max_mb, or free disk")
 
     def _spool_is_full(self) -> bool:
-        return self._state.waiting_bytes() >= self._pipeline.config.spool.max_mb * 1e6
+        waiting = self._state.waiting_bytes()
+        return waiting > 0 and waiting >= self._state.room.cap(self._pipeline.config.spool.max_mb * 1e6, waiting)
 
     # -- TRANSFORM, SPOOL, RECORD --------------------------------------------------------------------------------------
 
-    def _take(self, batch: Batch) -> None:
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """What transforms took is recorded or, when there is no room, taken again later by transforms as they were before."""
         try:
+            yield
+        except NoRoom:
+            self._stale = True
+            while self._unrecorded:
+                self._spool.drop(self._unrecorded.pop())
+            self._state.make_room()
+            log.info("a batch found no room half-way; it is taken again later")
+            raise
+        except Retry as error:  # states may have changed already: reading the batch again would count rows twice
+            raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
+
+    def _take(self, batch: Batch) -> None:
+        with self._all_or_nothing():
             outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
             refused = batch.rejected.num_rows if batch.rejected is not None else 0
             counted = fates(batch.rows, refused, outcome)
@@ -219,48 +268,52 @@ class Run:
             require_few(self._pipeline.config.dead_letters, dead, counted.dead, counted.read)
             self._epoch, self._position = batch.epoch, batch.position
             self._record(outcome, counted, dead, batch.origin, batch.events)
-        except Retry as error:  # states may have changed already: reading the batch again would count rows twice
-            raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
 
     def _record_finish(self) -> None:
         """Each outcome is recorded with all states, so a crash in between leaves the rest for the next `--finish`."""
-        for outcome in self._pipeline.finish(END_OF_INPUT):
-            if outcome.shares or outcome.dead or outcome.filtered:
-                self._record(outcome, NO_ROWS, all_letters(outcome.dead, "", self._epoch), "")
+        if not self._finish or self._stopping():
+            return
+        with self._all_or_nothing():
+            for outcome in self._pipeline.finish(END_OF_INPUT):
+                if outcome.shares or outcome.dead or outcome.filtered:
+                    self._record(outcome, NO_ROWS, all_letters(outcome.dead, "", self._epoch), "")
 
     def _replay(self) -> None:
         """Dead letters that a person wants to go through again."""
-        for again in replays(self._pipeline, self._state, {self._sink_name(sink): sink for sink in self._pipeline.sinks}):
-            self._epoch = again.epoch
-            self._record(again.outcome, again.counted, again.dead, again.origin, replay=again)
-            if self._stopping():  # the others stay marked for the next run
-                return
+        with self._all_or_nothing():
+            for again in replays(self._pipeline, self._state, {self._sink_name(sink): sink for sink in self._pipeline.sinks}):
+                self._epoch = again.epoch
+                self._record(again.outcome, again.counted, again.dead, again.origin, replay=again)
+                if self._stopping():  # the others stay marked for the next run
+                    return
 
     def _record(
         self, outcome: Outcome, counted: Fates, dead: Sequence[DeadLetter], origin: str, events: Sequence[Event] = (),
         replay: Replay | None = None,
     ) -> None:  # fmt: skip
         require_room(self._pipeline.config.dead_letters, self._state, dead)
-        self._sequence += 1
-        shares = self._spool_shares(outcome)
+        sequence = self._sequence + 1
+        shares = self._spool_shares(outcome, sequence)
         rows_by_sink = {share.sink: share.rows for share in shares}
         totals = Counter(dict(replay.totals) if replay else {})
         for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
             totals.update({(kind, name): rows for name, rows in counts.items()})
-        states = {name: transform.state() for name, transform in self._stateful.items()}
+        states = {name: transform.state() for name, transform in stateful(self._pipeline).items()}
         closed = replay.closing if replay else Closing()
-        self._state.record(Recording(self._sequence, self._epoch, self._position, states, shares, dead, totals, events, origin, closed))
+        self._state.record(Recording(sequence, self._epoch, self._position, states, shares, dead, totals, events, origin, closed))
+        self._sequence = sequence
+        self._unrecorded.clear()
         for event in events:
             log.warning("source: %s: %s", event.kind, redact(event.detail))
         counted = NO_ROWS if replay else counted  # its rows were read in an earlier run
         self._fates += counted
-        info = BatchInfo(self._sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
+        info = BatchInfo(sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
         self._plugins.notify("lakeward_batch_recorded", run=self.info, batch=info)
         for courier in self._couriers:
             if courier.sink_name in rows_by_sink:
                 courier.wake()
 
-    def _spool_shares(self, outcome: Outcome) -> list[Share]:
+    def _spool_shares(self, outcome: Outcome, sequence: int) -> list[Share]:
         """Encode once: sinks that take the same rows in the same encoding share one file."""
         written: dict[tuple[int, object], tuple[str, int, str]] = {}
         numbers = itertools.count()
@@ -270,8 +323,9 @@ class Run:
             encoding = self._pipeline.sinks[name].encoding
             key = (id(rows), encoding)
             if key not in written:
-                file = self._spool.write(f"{self._epoch:04d}-{self._sequence:010d}-{next(numbers)}", rows, encoding, now)
+                file = self._spool.write(f"{self._epoch:04d}-{sequence:010d}-{next(numbers)}", rows, encoding, now)
                 written[key] = (file.name, file.bytes, file.sha256)
+                self._unrecorded.append(file.name)
             file_name, size, digest = written[key]
             shares.append(Share(self._sink_name(name), file_name, rows.num_rows, size, digest))
         if written:

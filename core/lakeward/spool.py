@@ -15,6 +15,7 @@ from attrs import frozen
 from lakeward.components import ROW, Encoding, Parcel
 from lakeward.durable import make_folder, sync
 from lakeward.errors import Refused
+from lakeward.room import needing_room
 
 
 @frozen
@@ -32,24 +33,30 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._own: dict[str, tuple[int, ...]] = {}  # what this process wrote and synced, as long as nobody changed it
-        make_folder(folder)
+        with needing_room(folder):
+            make_folder(folder)
 
     def write(self, name: str, rows: pa.RecordBatch, encoding: Encoding, now: datetime) -> SpoolFile:
-        """SPOOL: encode, write, sync, rename. `sync` follows once for all files of a batch."""
+        """SPOOL: encode, write, sync, rename. `sync` follows once for all files of a batch. Raises NoRoom."""
         content = encode(rows, encoding, now)
         digest = hashlib.sha256(content).hexdigest()
         temporary = self.folder / f"{name}.tmp"
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            self._own[f"{name}.parquet"] = _identity(os.fstat(file.fileno()))
-        temporary.rename(self.folder / f"{name}.parquet")
+        try:
+            with needing_room(temporary), temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                self._own[f"{name}.parquet"] = _identity(os.fstat(file.fileno()))
+            temporary.rename(self.folder / f"{name}.parquet")
+        except BaseException:  # on a full disk others need the room
+            temporary.unlink(missing_ok=True)
+            raise
         return SpoolFile(f"{name}.parquet", content.size, digest)
 
     def sync(self) -> None:
         """Make the names of the files durable."""
-        sync(self.folder)
+        with needing_room(self.folder):
+            sync(self.folder)
 
     def verify(self, parcel: Parcel) -> None:
         """The file is what was written, so that a sink never ships anything else as these rows. Raises Refused."""

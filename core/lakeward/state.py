@@ -10,7 +10,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +18,26 @@ from attrs import frozen
 
 from lakeward.components import Event, Parcel, Position, Receipt, Token
 from lakeward.durable import make_folder
+from lakeward.errors import NoRoom
 from lakeward.letterbox import Closing, DeadLetter, Letters
+from lakeward.room import Room, needing_room
 from lakeward.statefile import (
     DAMAGED,
     MAX_DETAIL,
     SCHEMA_VERSION,
+    Checkpoint,
     UnusableState,
     connect,
     copy_between_runs,
     explained,
     now,
     prepare,
+    read_checkpoint,
     read_position,
     take,
     version,
     write_position,
 )
-
-
-@frozen
-class Checkpoint:
-    """Where the last recorded batch ended."""
-
-    position: Position | None
-    """None when something was recorded before the first batch."""
-    epoch: int
-    sequence: int
 
 
 @frozen
@@ -81,6 +75,7 @@ class State:
 
     def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
         self.directory = directory
+        self.room = Room(directory)
         self._connection = connection
         self._lock = threading.RLock()
         self._file = directory / "state.db"
@@ -96,8 +91,9 @@ class State:
     def hold(cls, directory: Path) -> Iterator[State]:
         """The state in a directory, made if needed, for this process alone. Raises StateInUse or UnusableState."""
         try:
-            make_folder(directory.absolute())
-            lock = (directory / "lock").open("a+b", buffering=0)
+            with needing_room(directory):
+                make_folder(directory.absolute())
+                lock = (directory / "lock").open("a+b", buffering=0)
         except OSError as error:
             remedy = "choose another --state-dir, or give this user the right to write there"
             raise UnusableState(f"{directory}: {error.strerror}; {remedy}") from error
@@ -119,33 +115,35 @@ class State:
     @contextmanager
     def look(cls, directory: Path) -> Iterator[State | None]:
         """The state for reading only, also while a run holds it; None when there is none yet. Raises UnusableState."""
-        file = directory / "state.db"
-        with explained(file):
-            connection = copy_between_runs(file) or connect(f"{file.absolute().as_uri()}?mode=ro")
-        with closing(connection):
-            with explained(file):
-                found = version(connection, file)
-                if 0 < found < SCHEMA_VERSION:
-                    raise UnusableState(f"{file}: made by an older lakeward; the next run brings it up to date")
-                connection.execute("BEGIN")  # all that is asked is of one moment
-                state = cls(directory, connection) if found else None
+        with cls._opened(directory, "ro") as state:
             yield state
 
     @classmethod
     @contextmanager
     def beside(cls, directory: Path) -> Iterator[State]:
         """The state for a small change that leaves position and troubles alone, also while a run holds it. Raises UnusableState."""
+        with cls._opened(directory, "rw") as state:
+            if state is None:
+                raise UnusableState(f"{directory}: no run has made a state here yet")
+            yield state
+
+    @classmethod
+    @contextmanager
+    def _opened(cls, directory: Path, mode: str) -> Iterator[State | None]:
         file = directory / "state.db"
-        if not file.exists():
-            raise UnusableState(f"{directory}: no run has made a state here yet")
         with explained(file):
-            connection = connect(f"{file.absolute().as_uri()}?mode=rw")
+            copy = None if mode == "rw" and file.exists() else copy_between_runs(file)
+            connection = copy or connect(f"{file.absolute().as_uri()}?mode={mode}")
         with closing(connection):
             with explained(file):
-                if version(connection, file) != SCHEMA_VERSION:
-                    raise UnusableState(f"{file}: made by an older lakeward, or never finished; the next run brings it up to date")
-                prepare(connection, SCHEMA_VERSION)
-                state = cls(directory, connection)
+                found = version(connection, file)
+                if 0 < found < SCHEMA_VERSION:
+                    raise UnusableState(f"{file}: made by an older lakeward; the next run brings it up to date")
+                if found and mode == "rw":
+                    prepare(connection, found)
+                elif found:
+                    connection.execute("BEGIN")  # all that is asked is of one moment
+                state = cls(directory, connection) if found else None
             yield state
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -153,10 +151,7 @@ class State:
     def checkpoint(self) -> Checkpoint | None:
         """Where to go on; None before the first batch."""
         with self._lock, explained(self._file):
-            position = read_position(self._connection)
-        for epoch, sequence in self._rows("SELECT epoch, sequence FROM checkpoint"):
-            return Checkpoint(position or None, epoch, sequence)
-        return None
+            return read_checkpoint(self._connection)
 
     def transform_state(self, node: str) -> bytes | None:
         """What a transform remembered at the checkpoint."""
@@ -282,6 +277,18 @@ class State:
             self.letters.bury(execute, dead)
             return last
 
+    def new_epoch(self) -> int:
+        """An epoch for rows that a person has read again: never given before, and a million from the next, so that resets meet none."""
+        with self._transaction() as execute:
+            execute("INSERT INTO about VALUES ('reread', 1000000) ON CONFLICT DO UPDATE SET value = value + 1000000")
+        return int(self._about("reread"))
+
+    def make_room(self) -> None:
+        """After NoRoom: give up the reserve and fold the log, so that parcels can be settled and their files dropped."""
+        self.room.release()
+        with suppress(NoRoom):
+            self._rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def tell(self, event: Event, origin: str = "") -> None:
         """Keep an event that belongs to no batch, such as a position that a person set."""
         with self._transaction() as execute:
@@ -329,12 +336,16 @@ class State:
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
-        with self._lock, explained(self._file):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection.execute
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # on a full disk SQLite has rolled back by itself
-                    self._connection.execute("ROLLBACK")
-                raise
+        try:
+            with self._lock, explained(self._file):
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection.execute
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:  # on a full disk SQLite has rolled back by itself
+                        self._connection.execute("ROLLBACK")
+                    raise
+        except NoRoom:
+            self.make_room()
+            raise

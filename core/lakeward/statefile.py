@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -13,8 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from attrs import field, frozen
+
 from lakeward.components import Position
-from lakeward.errors import LakewardError, StateInUse
+from lakeward.errors import LakewardError, NoRoom, StateInUse
 
 SCHEMA_VERSION = 2
 MAX_DETAIL = 500  # characters of a text for people
@@ -67,12 +70,14 @@ ALTER TABLE dead_letters ADD COLUMN note TEXT NOT NULL DEFAULT '';
 {INDEXES}"""
 NO_ACCESS = "give this user the right to read and write there"
 ADVICE = {
-    sqlite3.SQLITE_FULL: "make room on the disk and run again",
-    sqlite3.SQLITE_IOERR: "look at the disk, then run again",
+    sqlite3.SQLITE_FULL: "make room on its disk",
+    sqlite3.SQLITE_IOERR: "look at its disk: it may be full, or damaged",
     sqlite3.SQLITE_BUSY: "another program has it open; close that",
     sqlite3.SQLITE_READONLY: NO_ACCESS,
     sqlite3.SQLITE_CANTOPEN: NO_ACCESS,
 }
+# whether a commit that could not be synced is there after all, only a new process can tell, which reads the file anew
+UNSYNCED = (sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC)
 # an old copy would use tokens again that sinks know already, and they would take the new rows for delivered
 DAMAGED = "start anew with another --state-dir (every row is then sent again); an older copy of it would lose rows"
 
@@ -84,11 +89,15 @@ class UnusableState(LakewardError):
 def take(lock: IO[bytes], directory: Path) -> None:
     """Lock the directory for this process, and say so in it. Raises StateInUse or UnusableState."""
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # `lakeward health` may just be looking
+            time.sleep(0.1)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.seek(0)
-        holder = lock.read().decode(errors="replace").strip()
-        raise StateInUse(directory, f" (process {holder})" if holder else "") from None
+        found = lock.read().decode(errors="replace").strip()
+        raise StateInUse(directory, f" (process {found})" if found else "") from None
     except OSError as error:  # some network file systems have no locks
         raise UnusableState(f"{directory}: cannot be locked: {error.strerror}; choose a --state-dir on a local disk") from error
     with suppress(OSError):  # who holds it is good to know, but a full disk need not stop us here
@@ -106,7 +115,9 @@ def explained(file: Path) -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.DatabaseError as error:
-        raise UnusableState(f"{file}: {error}; {ADVICE.get(error.sqlite_errorcode & 0xFF, DAMAGED)}") from error
+        code = error.sqlite_errorcode
+        passing = code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) and code not in UNSYNCED
+        raise (NoRoom if passing else UnusableState)(f"{file}: {error}; {ADVICE.get(code & 0xFF, DAMAGED)}") from error
 
 
 def connect(uri: str) -> sqlite3.Connection:
@@ -143,11 +154,30 @@ def version(connection: sqlite3.Connection, file: Path) -> int:
 def prepare(connection: sqlite3.Connection, found: int) -> None:
     """Make every commit durable, and the tables if there are none, or as they are now if they are older."""
     # small WAL: a full disk must be recoverable with little room
-    connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=100;")
+    connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=50; PRAGMA journal_size_limit=262144;")
     if found == SCHEMA_VERSION:
         return
     made = f"PRAGMA journal_mode=WAL; BEGIN; {SCHEMA} INSERT INTO about VALUES ('life', '{uuid.uuid4().hex[:8]}');"
     connection.executescript(f"{f'BEGIN; {FROM_1}' if found else made} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+
+
+@frozen
+class Checkpoint:
+    """Where the last recorded batch ended."""
+
+    position: Position | None
+    """None when something was recorded before the first batch."""
+    epoch: int
+    sequence: int
+    at: str = field(default="", eq=False)
+    """When it was recorded."""
+
+
+def read_checkpoint(connection: sqlite3.Connection) -> Checkpoint | None:
+    """The checkpoint; None before the first batch."""
+    position = read_position(connection) or None
+    found = connection.execute("SELECT epoch, sequence, at FROM checkpoint").fetchone()
+    return Checkpoint(position, *found) if found else None
 
 
 def read_position(connection: sqlite3.Connection) -> dict[str, Any]:

@@ -18,6 +18,7 @@ LONG = 20.0  # seconds; a wait that is not ended fails by its duration
 @pytest.fixture
 def bell() -> Iterator[Bell]:
     bell = Bell()
+    bell.grace = LONG
     yield bell
     bell.close()
 
@@ -78,18 +79,46 @@ def test_a_signal_asks_to_stop_and_every_later_wait_returns_at_once(bell: Bell, 
     assert signal.getsignal(number) is before
 
 
-def test_the_second_signal_ends_the_process_at_once() -> None:
-    script = """
+def test_other_signals_change_nothing_and_nobody_listens_in_the_end(bell: Bell) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with bell.listen_for_signals():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert waited(bell, 0.1) >= 0.1
+        assert (heard, bell.stopping) == ([signal.SIGUSR1], 0)
+        assert "signals" not in {thread.name for thread in threading.enumerate()}
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+LISTENING = """
 import os, signal, time
 from lakeward.bell import Bell
 bell = Bell()
 with bell.listen_for_signals():
+    bell.grace = {grace}
     os.kill(os.getpid(), signal.SIGTERM)
-    bell.wait(60)
-    print("asked", flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
+    {then}
     time.sleep(60)
 """
+ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+STUCK = f"import sqlite3; sqlite3.connect(':memory:').execute('{ENDLESS}')"
+
+
+@pytest.mark.parametrize(
+    ("grace", "then", "said"),
+    [
+        (60, "bell.wait(60); print('asked', flush=True); os.kill(os.getpid(), signal.SIGTERM)", "asked\n"),
+        (60, f"os.kill(os.getpid(), signal.SIGTERM); {STUCK}", ""),
+        (0.5, "bell.wait(60); print('asked', flush=True)", "asked\n"),
+        (0.5, STUCK, ""),
+        (0.0, STUCK, ""),
+    ],
+    ids=["second", "second, inside C", "grace", "grace, inside C", "nothing in hand"],
+)
+def test_the_second_signal_or_the_end_of_the_grace_ends_the_process(grace: float, then: str, said: str) -> None:
+    script = LISTENING.format(grace=grace, then=then)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False)
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("asked\n", "", 143)
+    assert (ended.stdout, ended.stderr, ended.returncode) == (said, "", 143)

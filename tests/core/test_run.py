@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +22,7 @@ from attrs import define, field
 
 from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, filtered, rejected
 from lakeward.config import load
-from lakeward.errors import LakewardError
+from lakeward.errors import LakewardError, NoRoom
 from lakeward.hookspecs import hookimpl
 from lakeward.pipeline import Pipeline, Step
 from lakeward.plugins import load_plugins
@@ -519,3 +521,112 @@ def test_the_end_waits_no_longer_than_the_grace(start: Any, tmp_path: Path, monk
     for thread in threading.enumerate():
         if thread.name == "courier-out":
             thread.join(5)
+
+
+# -- a full disk -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_below(size: int, seconds: float) -> Iterator[None]:
+    """For so long no file may grow beyond a size, which a program meets like a full disk (EFBIG)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    timer = threading.Timer(seconds, resource.setrlimit, (resource.RLIMIT_FSIZE, (soft, hard)))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@define
+class Picky:
+    """Rejects every row; its dead letters are long."""
+
+    ports: ClassVar[tuple[str, ...]] = ("main",)
+    row_wise: ClassVar[bool] = True
+
+    def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
+        return {"rejected": rejected(batch, "odd", "long")}
+
+
+NOISY = [{"id": number, "temperature": float(number), "noise": os.urandom(50_000).hex()} for number in range(10)]
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["spool", "record"])
+def test_a_batch_that_finds_no_room_is_taken_again_and_counts_once(
+    start: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, refused: bool
+) -> None:
+    raw, sums = Folder(tmp_path / "raw"), Folder(tmp_path / "sums", Encoding())
+    steps = [Step("sums", [("source", "main")], Sum())] + ([Step("picky", [("source", "main")], Picky())] if refused else [])
+    links = {"raw": [("picky" if refused else "source", "main")], "sums": [("sums", "main")]}
+    start([], {"raw": raw, "sums": sums}, links, steps)  # the state and the reserve are there
+    with files_below(200_000, seconds=0.5):
+        result, totals, dead, waiting = start([NOISY], {"raw": raw, "sums": sums}, links, steps, finish=True)
+    assert (result.status, result.read, waiting, len(dead)) == ("done", 10, {}, 10 if refused else 0)
+    assert raw.ids() == ([] if refused else list(range(10)))
+    given = [value for file in sorted(sums.path.iterdir()) for value in pq.read_table(file)["sum"].to_pylist()]
+    assert given == [0 + 1 + 2 + 3 + 4, sum(range(10)), sum(range(10))], "the last one is of finish"
+    assert totals["rows"]["read"] == 10
+    told = [record.message for record in caplog.records if record.message.startswith("disk: ")]
+    assert told == [f"disk: {NoRoom.told}", "disk: works again"]
+    with State.look(tmp_path / "state") as state:
+        assert state
+        assert state.troubles() == {}
+    assert (tmp_path / "state" / "reserve").exists()
+
+
+def test_a_run_that_is_to_end_waits_for_room_and_then_ends_with_one_line(start: Any, tmp_path: Path) -> None:
+    sink = Folder(tmp_path / "out")
+    start([], {"out": sink})
+    with files_below(200_000, seconds=60):
+        result, totals, *_ = start([NOISY], {"out": sink})
+    assert (result.status, result.read, totals) == ("failed", 0, {})
+    assert result.error.endswith("make room on its disk")
+    with State.look(tmp_path / "state") as state:
+        assert state
+        assert state.troubles() == {"disk": NoRoom.told}
+    result, *_ = start([NOISY], {"out": sink})
+    assert (result.status, sink.ids()) == ("done", list(range(10)))
+    with State.look(tmp_path / "state") as state:
+        assert state
+        assert state.troubles() == {}
+
+
+def test_a_finish_that_finds_no_room_is_done_again_and_gives_each_row_once(start: Any, tmp_path: Path) -> None:
+    @define
+    class Hoard(Sum):
+        """Gives a long row at the end, and forgets it."""
+
+        def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+            self.seen += batch.num_rows
+            return pa.record_batch({"id": pa.array([], pa.int64()), "noise": pa.array([], pa.string())})
+
+        def finish(self, watermark: object) -> pa.RecordBatch:
+            seen, self.seen = self.seen, 0
+            return pa.record_batch({"id": pa.array([seen] if seen else [], pa.int64()), "noise": pa.array([NOISE] if seen else [])})
+
+    NOISE = os.urandom(200_000).hex()  # noqa: N806
+    sink = Folder(tmp_path / "out", Encoding())
+    links, steps = {"out": [("hoard", "main")]}, [Step("hoard", [("source", "main")], Hoard())]
+    start([], {"out": sink}, links, steps)
+    with files_below(200_000, seconds=0.5):
+        result, *_ = start([ROWS], {"out": sink}, links, steps, finish=True)
+    assert (result.status, sink.ids()) == ("done", [10])
+
+
+def test_what_keeps_a_source_from_being_read_is_noted_until_it_works(start: Any, tmp_path: Path) -> None:
+    noted: list[dict[str, str]] = []
+
+    class Watch:
+        @hookimpl
+        def lakeward_batch_recorded(self) -> None:
+            with State.look(tmp_path / "state") as state:
+                assert state
+                noted.append(state.troubles())
+
+    sink = Folder(tmp_path / "out")
+    script = [ROWS[:4], *[Fail(Retry("locked", after=0.001)) for _ in range(3)], ROWS[4:]]
+    start(script, {"out": sink}, plugins=[Watch()])
+    assert noted == [{}, {"source": "locked"}, {}]

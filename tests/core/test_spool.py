@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward.components import Encoding, Parcel, Token
-from lakeward.errors import Refused
+from lakeward.errors import NoRoom, Refused
 from lakeward.spool import Spool, encode
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -94,9 +94,11 @@ def test_a_file_that_fails_to_be_written_gets_no_name(spool: Spool, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(NoRoom, match=r"f\.tmp: No space left on device; make room on its disk"):
         spool.write("f", ROWS, Encoding(), NOW)
-    assert [path.name for path in spool.folder.iterdir() if path.suffix == ".parquet"] == []
+    with pytest.raises(NoRoom, match="No space left on device"):
+        spool.sync()
+    assert list(spool.folder.iterdir()) == []
     monkeypatch.undo()
     assert spool.write("f", ROWS, Encoding(), NOW).bytes > 0
 

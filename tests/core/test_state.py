@@ -201,7 +201,7 @@ def test_nothing_is_changed_beside_a_state_that_is_not_there_or_not_of_now(tmp_p
         pass
     assert not (tmp_path / "none").exists()
     (tmp_path / "state.db").touch()
-    with pytest.raises(UnusableState, match="the next run brings it up to date"), State.beside(tmp_path):
+    with pytest.raises(UnusableState, match="no run has made a state here yet"), State.beside(tmp_path):
         pass
 
 
@@ -337,3 +337,12 @@ def test_a_state_is_of_one_pipeline_for_ever(tmp_path: Path) -> None:
         state.claim("one")
         with pytest.raises(UnusableState, match="is the state of pipeline 'one'; give 'two' another --state-dir"):
             state.claim("two")
+
+
+def test_epochs_for_rows_that_are_read_again_come_only_once_and_far_apart(tmp_path: Path) -> None:
+    with State.hold(tmp_path) as state:
+        given = [state.new_epoch()]
+        with State.beside(tmp_path) as other:
+            given.append(other.new_epoch())
+        given.append(state.new_epoch())
+    assert given == [1_000_000, 2_000_000, 3_000_000]

@@ -85,7 +85,7 @@ def test_when_the_disk_fills_up_nothing_changes_and_it_goes_on_when_there_is_roo
         tmp_path,
         """
         import resource
-        from lakeward.statefile import UnusableState
+        from lakeward.errors import NoRoom
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         def batch(sequence):
             share = Share("a", f"f{sequence}", 1, 1, "x")
@@ -97,7 +97,7 @@ def test_when_the_disk_fills_up_nothing_changes_and_it_goes_on_when_there_is_roo
             for attempt in range(2):
                 try:
                     state.record(batch(2))
-                except UnusableState as error:
+                except NoRoom as error:
                     print(error, state.checkpoint().sequence, flush=True)
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
             state.record(batch(2))

@@ -234,7 +234,22 @@ def test_plugins_are_listed_and_shown(lakeward: Lakeward) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "explain", "status", "history", "plugins list", "plugins show", "sensor run", "completion"]
+    "command",
+    [
+        "run",
+        "check",
+        "explain",
+        "status",
+        "health",
+        "position show",
+        "position set",
+        "backfill",
+        "history",
+        "plugins list",
+        "plugins show",
+        "sensor run",
+        "completion",
+    ],
 )
 def test_every_command_has_help_with_examples(lakeward: Lakeward, command: str) -> None:
     words = lakeward(*command.split(), "--help").stdout

@@ -13,7 +13,9 @@ import click
 from lakeward.errors import ConfigError, LakewardError, StateInUse
 from lakeward.secrets import redact
 
-COMMANDS = ("run", "check", "explain", "status", "dead-letters", "verify", "plugins", "completion")
+COMMANDS = (
+    "run", "check", "explain", "status", "health", "dead-letters", "verify", "position", "backfill", "plugins", "completion",
+)  # fmt: skip
 FRUGAL = {  # read by libraries when they are loaded; docs/decisions.md has the figures
     "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which nothing here uses, spin before they sleep
     "ARROW_DEFAULT_MEMORY_POOL": "system",  # gives back what a batch took; the default keeps it
@@ -24,6 +26,7 @@ Examples:
   lakeward run pipeline.yaml --once       move what is there, then end
   lakeward run pipeline.yaml              go on until told to stop
   lakeward status pipeline.yaml           what was read, delivered, refused
+  lakeward health pipeline.yaml           does it work now?
 
 \b
 Exit codes: 0 done, 1 the run failed, 2 the configuration or command line is wrong,

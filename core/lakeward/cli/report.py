@@ -35,6 +35,8 @@ def report(state: State) -> dict[str, Any]:
         "dead_letters": [
             {"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in state.dead_letter_counts().items()
         ],
+        "troubles": state.troubles(),
+        "events": state.events(10),
     }
 
 
@@ -52,4 +54,9 @@ def in_words(found: dict[str, Any]) -> str:
         lines += ["", table(("filtered by", "rows"), list(found["filtered"].items()))]
     if found["dead_letters"]:
         lines += ["", table(("dead letters from", "reason", "rows"), [tuple(one.values()) for one in found["dead_letters"]])]
+    if found["troubles"]:
+        lines += ["", *(f"does not work now: {part}: {problem}" for part, problem in found["troubles"].items())]
+    if found["events"]:
+        events = [tuple(event[column] for column in ("at", "kind", "origin", "detail")) for event in found["events"]]
+        lines += ["", table(("newest events", "kind", "origin", "detail"), events)]
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +12,11 @@ import click
 from lakeward.cli.answer import answer
 from lakeward.cli.logs import log_options, start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_option
+from lakeward.cli.running import carry_out, listening, planned, show_progress
 
 if TYPE_CHECKING:  # `lakeward run --help` must not pay for pyarrow
     from lakeward.components import Position
     from lakeward.pipeline import Outcome, Pipeline
-    from lakeward.plugins import Plugins
     from lakeward.reconcile import Fates
 
 EPILOG = """\b
@@ -48,53 +47,24 @@ def command(
     start_logging(log_format, log_level)
     bytes(31 << 20)  # having freed so much once, glibc keeps as much at hand from batch to batch, and need not ask the system each time
     gc.disable()  # what is imported and planned stays to the end
-    from lakeward.config import load
-    from lakeward.pipeline import plan
-    from lakeward.plugins import load_plugins
+    with listening() as bell:
+        from lakeward.config import load
 
-    config = load(file, overrides)
-    plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)
-    pipeline = plan(config, plugins, select)
-    try:
+        config = load(file, overrides)
         where = config_state_dir(config, state_dir)
-        if dry_run:
-            _rehearse(pipeline, where, as_json)
-            return
-        if sys.stderr.isatty() and log_format == "text":
-            from lakeward.cli.progress import Progress
+        with planned(config, select) as (pipeline, plugins):
+            gc.freeze()
+            gc.enable()
+            if dry_run:
+                _rehearse(pipeline, where, as_json)
+                return
+            show_progress(plugins, log_format)
+            from lakeward.run import Run
 
-            plugins.manager.register(Progress())
-        gc.freeze()
-        gc.enable()
-        code = _run(pipeline, plugins, where, once, finish, as_json)
-    finally:
-        pipeline.close()
-    sys.exit(code)
-
-
-def _run(pipeline: Pipeline, plugins: Plugins, where: Path, once: bool, finish: bool, as_json: bool) -> int:
-    from lakeward.cli.report import in_words, report
-    from lakeward.run import Run
-    from lakeward.state import State
-
-    with State.hold(where) as state:
-        run = Run(pipeline, plugins, state, once=once, finish=finish)
-        result = run.execute()
-        found = report(state)
-        seconds = (result.finished - run.info.started).total_seconds()
-        this_run = {
-            "id": run.info.id, "status": result.status, "seconds": round(seconds, 3), "error": result.error,
-            "read": result.read, "filtered": result.filtered, "dead": result.dead, "delivered": dict(result.delivered),
-        }  # fmt: skip
-        headline = f"{run.info.pipeline}: {result.status} in {seconds:.1f} s, {result.read:,} rows read in this run. In all:"
-        answer({"pipeline": run.info.pipeline, "run": this_run, **found}, as_json, lambda: f"{headline}\n{in_words(found)}")
-        if result.error:
-            click.echo(f"lakeward: {result.error}", err=True)
-        code = {"done": 0, "failed": 1, "stopped": 128 + run.stopped_by}[result.status]
-        if run.abandoned:
-            sys.stdout.flush()
-            os._exit(code)  # still holding the state: the next run may begin when nothing of this one goes on
-    return code
+            code = carry_out(
+                where, lambda state: Run(pipeline, plugins, state, once=once, finish=finish, bell=bell), once, bell, as_json, lambda _: None
+            )
+        sys.exit(code)
 
 
 def _rehearse(pipeline: Pipeline, where: Path, as_json: bool) -> None:

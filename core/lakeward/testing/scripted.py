@@ -63,6 +63,8 @@ class ScriptedSource:
     def read(self, after: Position | None, limit: int) -> Iterator[Batch]:
         """The rows behind `after`, with what the script says in between."""
         start, schema, given = int(after["index"]) if after else 0, self.schema(), 0
+        again = {key: value for key, value in (after or {}).items() if key != "index"}
+        until = again.get("until", sum(len(item) for item in self.script if not isinstance(item, Crash | Fail | End)))
         for item in self.script:
             if isinstance(item, Crash | Fail | End):
                 if given < start or item.fired:
@@ -72,10 +74,14 @@ class ScriptedSource:
                     return
                 raise Crashed if isinstance(item, Crash) else item.exception
             rows = _batch(item, given, schema)
-            for first in range(max(start - given, 0), rows.num_rows, limit):
-                part = rows.slice(first, limit)
-                yield Batch(part, {"index": given + first + part.num_rows})
+            for first in range(max(start - given, 0), min(rows.num_rows, until - given), limit):
+                part = rows.slice(first, min(limit, until - given - first))
+                yield Batch(part, {"index": given + first + part.num_rows, **again}, epoch=again.get("epoch", 0))
             given += rows.num_rows
+
+    def reread(self, first: int, last: int | None, epoch: int, origin: str = "") -> Position:
+        """By place in the script, which is the row key of rows that have no other."""
+        return {"index": first - 1, "epoch": epoch} | ({"until": last} if last is not None else {})
 
     def close(self) -> None:
         """Nothing was taken."""

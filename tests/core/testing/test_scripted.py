@@ -93,3 +93,19 @@ def test_example_of_the_package_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     suite.test_deterministic()
     suite.test_each_row_leaves_exactly_once()
     assert names["TestPlugin"].module == "lakeward_night"
+
+
+def test_a_part_is_read_again_under_another_epoch_and_then_ends() -> None:
+    source = ScriptedSource([[{"id": 1}, {"id": 2}, {"id": 3}], Fail(Retry("not now")), [{"id": 4}, {"id": 5}]])
+    position = source.reread(2, 4, 1_000_000)
+    batches = []
+    with pytest.raises(Retry):
+        batches += list(source.read(position, 10))
+    for batch in source.read(position, 10):
+        batches.append(batch)
+        position = batch.position
+    assert [batch.rows["id"].to_pylist() for batch in batches] == [[2, 3], [4]]
+    assert {batch.epoch for batch in batches} == {1_000_000}
+    assert list(source.read(position, 10)) == []
+    (rest,) = source.read(source.reread(5, None, 7), 10)
+    assert (rest.rows["id"].to_pylist(), rest.epoch, rest.position) == ([5], 7, {"index": 5, "epoch": 7})
