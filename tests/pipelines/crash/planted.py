@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import evolve, fields_dict
+from attrs import NOTHING, evolve, fields_dict
 
 from crash.documents import DocumentSink
 from crash.points import reach
@@ -151,5 +151,6 @@ def _record_alone(record: Callable[[State, Recording], None] = State.record, **p
     state = _held[-1]
     last = state.checkpoint()
     same = {"position": last.position if last else None, "epoch": last.epoch if last else 0, "sequence": last.sequence if last else 0}
-    empty: dict[str, Any] = {name: {} if name in ("states", "totals") else () for name in fields_dict(Recording)}
+    needed = (name for name, one in fields_dict(Recording).items() if one.default is NOTHING)
+    empty: dict[str, Any] = {name: {} if name in ("states", "totals") else () for name in needed}
     record(state, Recording(**(empty | same | part)))
