@@ -16,9 +16,9 @@ from crash.program import PATIENCE, ended, start
 STRACE = shutil.which("strace")
 CALLS = (
     "openat,write,pwrite64,lseek,ftruncate,fsync,fdatasync,sync,rename,renameat,renameat2,link,linkat,unlink,unlinkat,"
-    "mkdir,mkdirat,sendfile,copy_file_range"
+    "mkdir,mkdirat,sendfile,copy_file_range,fallocate"
 )
-UNSEEN = "writev,pwritev,pwritev2,fallocate,truncate,symlink,symlinkat,rmdir,syncfs,sync_file_range"
+UNSEEN = "writev,pwritev,pwritev2,truncate,symlink,symlinkat,rmdir,syncfs,sync_file_range"
 """Calls that would change the disk too, which the program does not use: strace watches them, and `events` refuses a trace with one."""
 LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)(?:<(.*)>)?(?: .*)?$")
 BEGUN = re.compile(r"^(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
@@ -138,6 +138,8 @@ def _event(thread: int, call: str, values: list[str], result: int, there: str, f
         return Event("seek", thread, path, handle=handle, offset=result)
     if call == "ftruncate":
         return Event("truncate", thread, path, handle=handle, size=int(values[1]))
+    if call == "fallocate":  # of a new file, so it grows
+        return Event("truncate", thread, path, handle=handle, size=int(values[2]) + int(values[3]))
     if call in ("fsync", "fdatasync"):
         return Event("sync", thread, path, handle=handle)
     return _copied(thread, call, values, result, folder)
