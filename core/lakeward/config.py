@@ -14,10 +14,10 @@ from typing import Any
 
 from attrs import evolve, field, frozen
 
-from lakeward.build import Mistakes, build, steps
-from lakeward.document import Document, Route, dotted, parse, read_document
 from lakeward.errors import ConfigError, Place, Problem
 from lakeward.options import option
+from lakeward.yamlfile.build import Mistakes, build, steps
+from lakeward.yamlfile.document import Document, Route, dotted, parse, read_document
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 PREFIX = "LAKEWARD__"

@@ -16,13 +16,14 @@ from attrs import evolve
 from lakeward.bell import Bell
 from lakeward.components import Parcel, Receipt, Sink
 from lakeward.config import Limits
-from lakeward.deadletters import refused_letters, require_few, require_room
+from lakeward.deadletters.box import DeadLetter
+from lakeward.deadletters.letters import refused_letters, require_few, require_room
 from lakeward.errors import LakewardError, Refused, Rejected, Retry
-from lakeward.letterbox import DeadLetter
 from lakeward.pacing import OPENS_AFTER, Pace
+from lakeward.recording import Share
 from lakeward.secrets import redact
 from lakeward.spool import Spool
-from lakeward.state import Share, State
+from lakeward.state import State
 
 log = logging.getLogger("lakeward.deliver")
 PATIENCE = 5  # attempts of a `--once` run before it ends with what it could not deliver still in the spool

@@ -15,12 +15,12 @@ import attrs
 import pyarrow as pa
 from attrs import field, frozen, mutable
 
-from lakeward.build import Mistakes, build, steps, suggestion
 from lakeward.components import FILTERED, MEMBERS, REJECTED, RESERVED_PORTS, ROW, Sink, Source, Stateful, Transform
 from lakeward.config import Config, Graph, Node
 from lakeward.errors import ConfigError, LakewardError, OptionError, Problem
 from lakeward.plugins import PluginError, Plugins
 from lakeward.secrets import SecretReference
+from lakeward.yamlfile.build import Mistakes, build, steps, suggestion
 
 Link = tuple[str, str]
 """A node's name and one of its ports."""

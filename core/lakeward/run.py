@@ -15,21 +15,23 @@ from typing import Literal
 from attrs import asdict
 
 from lakeward.bell import Bell
-from lakeward.components import END_OF_INPUT, Batch, Event, Keeping, Parcel, Position, Receipt, Stateful
+from lakeward.components import END_OF_INPUT, Batch, Event, Keeping, Parcel, Position, Receipt
 from lakeward.config import UNNAMED
-from lakeward.deadletters import all_letters, require_few, require_room
+from lakeward.deadletters.box import Closing, DeadLetter
+from lakeward.deadletters.letters import all_letters, require_few, require_room
+from lakeward.deadletters.replay import Replay, replays
 from lakeward.deliver import PATIENCE, Courier
 from lakeward.errors import LakewardError, NoRoom, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
-from lakeward.letterbox import Closing, DeadLetter
 from lakeward.pacing import pause_after
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 from lakeward.plugins import Plugins
 from lakeward.reconcile import NO_ROWS, Fates, fates
-from lakeward.replay import Replay, replays
+from lakeward.recording import Recording, Share
+from lakeward.remembered import restore, stateful
 from lakeward.secrets import redact
 from lakeward.spool import Spool
-from lakeward.state import Recording, Share, State
+from lakeward.state import State
 from lakeward.statefile import Checkpoint
 
 log = logging.getLogger("lakeward.run")
@@ -343,22 +345,3 @@ class Run:
     def _sink_name(self, name: str) -> str:
         """Sinks of several graphs in one file may share a name; their tokens must not. It stays when graphs are added."""
         return name if self._pipeline.graph == UNNAMED else f"{self._pipeline.graph}.{name}"
-
-
-def stateful(pipeline: Pipeline) -> dict[str, Stateful]:
-    """The transforms that remember something, by the name under which the state has it."""
-    return {f"{pipeline.graph}.{step.name}": step.transform for step in pipeline.steps if isinstance(step.transform, Stateful)}
-
-
-def restore(pipeline: Pipeline, state: State) -> None:
-    """Let each transform go on from what it remembered at the checkpoint."""
-    for name, transform in stateful(pipeline).items():
-        remembered = state.transform_state(name)
-        try:
-            if remembered is not None:
-                transform.restore(remembered)
-        except Exception as error:
-            raise LakewardError(
-                f"transform {name} cannot go on from what it remembered: {error}; "
-                "undo what changed in its options, or start anew with another --state-dir (every row is then sent again)"
-            ) from error

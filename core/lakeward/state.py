@@ -14,12 +14,11 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
 from lakeward.components import Event, Parcel, Position, Receipt, Token
+from lakeward.deadletters.box import DeadLetter, Letters
 from lakeward.durable import make_folder
 from lakeward.errors import NoRoom
-from lakeward.letterbox import Closing, DeadLetter, Letters
+from lakeward.recording import Recording, Share
 from lakeward.room import Room, needing_room
 from lakeward.statefile import (
     DAMAGED,
@@ -38,36 +37,6 @@ from lakeward.statefile import (
     version,
     write_position,
 )
-
-
-@frozen
-class Share:
-    """One sink's part of a batch, spooled."""
-
-    sink: str
-    file: str
-    rows: int
-    bytes: int
-    sha256: str
-    part: tuple[int, int] | None = None
-    """As in its token."""
-
-
-@frozen
-class Recording:
-    """All of a batch that is recorded in one transaction."""
-
-    sequence: int
-    epoch: int
-    position: Position | None
-    states: Mapping[str, bytes]
-    shares: Sequence[Share]
-    dead: Sequence[DeadLetter]
-    totals: Mapping[tuple[str, str], int]
-    """Rows to add, by kind (`rows`, `filtered`) and name."""
-    events: Sequence[Event] = ()
-    origin: str = ""
-    closing: Closing = Closing((), {})
 
 
 class State:

@@ -19,9 +19,10 @@ from lakeward import Encoding, Parcel, Receipt, Refused, Rejected
 from lakeward.bell import Bell
 from lakeward.config import Limits
 from lakeward.deliver import Courier
+from lakeward.recording import Recording, Share
 from lakeward.secrets import Secret
 from lakeward.spool import Spool
-from lakeward.state import Recording, Share, State
+from lakeward.state import State
 
 LIMITS = Limits()
 ROWS = pa.RecordBatch.from_pydict({"_row": [1, 2, 3], "a": [1.0, 2.0, 3.0]})

@@ -21,8 +21,13 @@ def code_lines(path: Path) -> int:
     return sum(1 for number, line in lines if line.strip() and not line.strip().startswith("#") and number not in described)
 
 
+BESIDE = [path for name in ("yamlfile", "deadletters") for path in (ROOT / "core" / "lakeward" / name).glob("*.py")]
+
+
 def test_the_kernel_stays_near_two_thousand_lines() -> None:
-    assert 1000 < sum(map(code_lines, KERNEL)) <= 2000
+    kernel, beside = sum(map(code_lines, KERNEL)), sum(map(code_lines, BESIDE))
+    assert 1000 < kernel <= 2100
+    assert 500 < beside <= 600
 
 
 def test_no_file_holds_two_subjects_and_no_function_two_jobs() -> None:

@@ -21,8 +21,9 @@ from lakeward.bell import Bell
 from lakeward.components import Token
 from lakeward.config import Limits
 from lakeward.deliver import Courier
+from lakeward.recording import Recording, Share
 from lakeward.spool import Spool
-from lakeward.state import Recording, Share, State
+from lakeward.state import State
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALL, KEYED = Limits(max_ratio=1.0), Encoding(row_key=True)

@@ -11,9 +11,10 @@ import pytest
 from attrs import evolve
 
 from lakeward.components import Event, Parcel, Receipt
-from lakeward.letterbox import DeadLetter
-from lakeward.state import Checkpoint, Recording, Share, State
-from lakeward.statefile import UnusableState
+from lakeward.deadletters.box import DeadLetter
+from lakeward.recording import Recording, Share
+from lakeward.state import State
+from lakeward.statefile import Checkpoint, UnusableState
 
 SPOOL = Path("/spool")
 LETTER = DeadLetter("source", "utf8", "bad bytes", "a.db", 0, 7, '{"a": 1}')

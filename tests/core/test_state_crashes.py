@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 
 from lakeward.components import Parcel, Receipt
 from lakeward.errors import StateInUse
-from lakeward.state import Checkpoint, Recording, Share, State
+from lakeward.recording import Recording, Share
+from lakeward.state import State
+from lakeward.statefile import Checkpoint
 
 SPOOL = Path("/spool")
 
@@ -47,7 +49,8 @@ def in_another_process(directory: Path, script: str, *arguments: str) -> subproc
     head = """
         import os, signal, sys
         from pathlib import Path
-        from lakeward.state import Recording, Share, State
+        from lakeward.recording import Recording, Share
+        from lakeward.state import State
         directory = Path(sys.argv[1])
     """
     code = textwrap.dedent(head) + textwrap.dedent(script)

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from lakeward.components import Event, Receipt
-from lakeward.state import Checkpoint, Recording, State
+from lakeward.recording import Recording
+from lakeward.state import State
+from lakeward.statefile import Checkpoint
 
 SCHEMA_1 = """
 PRAGMA journal_mode=WAL;

@@ -144,7 +144,8 @@ def _is_done(where: Path, again: bool) -> bool:
 def _first_record(state: State, pipeline: Pipeline, main: Path, about: str, first: int, last: int, origin: str) -> None:
     """Tell the main state, which gives the epoch, and note where to begin."""
     from lakeward.components import Event
-    from lakeward.state import Recording, State
+    from lakeward.recording import Recording
+    from lakeward.state import State
 
     event = Event("backfill", about)
     with State.beside(main) as beside:

@@ -55,7 +55,7 @@ def command(file: Path, max_age: str | None, max_wait: str, state_dir: Path | No
 
 
 def _duration(option: str, text: str) -> timedelta:
-    from lakeward.build import duration
+    from lakeward.yamlfile.build import duration
 
     try:
         return duration(text)

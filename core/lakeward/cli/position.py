@@ -81,7 +81,8 @@ def set_(
     from lakeward.cli.running import planned
     from lakeward.components import Event
     from lakeward.config import load
-    from lakeward.state import Recording, State
+    from lakeward.recording import Recording
+    from lakeward.state import State
     from lakeward.statefile import Checkpoint
 
     config = load(file, overrides)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lakeward.build import steps
 from lakeward.components import Probing
 from lakeward.errors import ConfigError, OptionError, Refused, Retry
 from lakeward.pipeline import Pipeline
+from lakeward.yamlfile.build import steps
 
 
 def probe(pipeline: Pipeline) -> dict[str, str]:

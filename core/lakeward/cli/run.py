@@ -69,7 +69,7 @@ def command(
 
 def _rehearse(pipeline: Pipeline, where: Path, as_json: bool) -> None:
     from lakeward.cli.probing import probe
-    from lakeward.run import restore
+    from lakeward.remembered import restore
     from lakeward.state import State
 
     would = probe(pipeline)

@@ -11,8 +11,8 @@ import pytest
 from lakeward_h3.transform import H3, Fields
 
 from lakeward import OptionError
-from lakeward.build import Mistakes, build
 from lakeward.testing import PluginContract, TransformContract
+from lakeward.yamlfile.build import Mistakes, build
 
 PIER, PIER_CELL = (37.769377, -122.388903), "89283082e73ffff"  # the example of H3's own documentation
 

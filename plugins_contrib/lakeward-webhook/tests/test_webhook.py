@@ -18,10 +18,10 @@ from attrs import define, field, frozen
 from lakeward_webhook.sink import WebhookSink
 
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
-from lakeward.build import build
 from lakeward.secrets import Secret
 from lakeward.testing import PluginContract, SinkContract, make_parcel
 from lakeward.testing.hostile import TYPES
+from lakeward.yamlfile.build import build
 
 TOKEN = "canary-7f3a-secret"
 

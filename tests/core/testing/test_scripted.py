@@ -8,8 +8,8 @@ import pytest
 
 import lakeward.testing
 from lakeward import ROW, Retry
-from lakeward.build import build
 from lakeward.testing import Crash, Crashed, End, Fail, ScriptedSource, SourceContract, TransformContract
+from lakeward.yamlfile.build import build
 
 TEN = [{"heat": float(number), "note": None if number % 3 else "x"} for number in range(10)]
 KEYED = pa.record_batch({ROW: [100, 200], "heat": [0.5, 1.5], "note": ["a", None]})

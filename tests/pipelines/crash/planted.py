@@ -14,7 +14,8 @@ from attrs import NOTHING, evolve, fields_dict
 from crash.documents import DocumentSink
 from crash.points import reach
 from lakeward.components import Batch, Parcel, Receipt
-from lakeward.state import Recording, State
+from lakeward.recording import Recording
+from lakeward.state import State
 from lakeward_plugins.sinks.delta import DeltaSink
 from lakeward_plugins.sinks.parquet import ParquetSink
 from lakeward_plugins.sources.sqlite import SqliteSource

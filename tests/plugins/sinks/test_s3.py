@@ -29,9 +29,9 @@ from faultproxy import FAULTS, FaultProxy
 from s3_server import ALONE, SETTINGS, S3Server
 
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
-from lakeward.build import Mistakes, build
 from lakeward.secrets import Secret, redact
 from lakeward.testing import SinkContract, make_parcel
+from lakeward.yamlfile.build import Mistakes, build
 from lakeward_plugins.sinks import s3 as module
 from lakeward_plugins.sinks.s3 import S3Sink
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lakeward import Batch, OptionError, Refused
-from lakeward.deadletters import letters
+from lakeward.deadletters.letters import letters
 from lakeward_plugins.sources.sqlite import SqliteSource, salvage
 
 PAGE = 4096

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import END_OF_INPUT, OptionError, Refused
-from lakeward.build import Mistakes, build
 from lakeward.testing import TransformContract
+from lakeward.yamlfile.build import Mistakes, build
 from lakeward_plugins.transforms.emergency import Emergency
 from lakeward_plugins.transforms.emergency_threshold import Threshold
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import OptionError
-from lakeward.build import Mistakes, build
 from lakeward.testing import TransformContract
+from lakeward.yamlfile.build import Mistakes, build
 from lakeward_plugins.transforms.filter import Filter
 
 NAN = math.nan

@@ -21,9 +21,9 @@ from scipy import stats
 from scipy.special import lambertw
 
 from lakeward import OptionError
-from lakeward.build import Mistakes, build
 from lakeward.secrets import Secret
 from lakeward.testing import TransformContract
+from lakeward.yamlfile.build import Mistakes, build
 from lakeward_plugins.transforms.gps_fuzz import GpsFuzz
 from lakeward_plugins.transforms.gps_geometry import Grid, planar_laplace, uniform_disc
 

@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import OptionError
-from lakeward.build import Mistakes, build
 from lakeward.testing import TransformContract
+from lakeward.yamlfile.build import Mistakes, build
 from lakeward_plugins.transforms.physics_validation import PhysicsValidation, Route, Rule
 
 DATA = Path(os.environ.get("LAKEWARD_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import OptionError
-from lakeward.build import Mistakes, build
 from lakeward.testing import TransformContract
+from lakeward.yamlfile.build import Mistakes, build
 from lakeward_plugins.transforms.schematize import Column, Schematize
 
 

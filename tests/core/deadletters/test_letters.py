@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from lakeward.components import Parcel, Token, rejected
 from lakeward.config import Limits
-from lakeward.deadletters import letters, refused_letters, require_few, rows_again
+from lakeward.deadletters.box import DeadLetter
+from lakeward.deadletters.letters import letters, refused_letters, require_few, rows_again
 from lakeward.errors import Refused
-from lakeward.letterbox import DeadLetter
 from lakeward.testing.hostile import EXTREMES, TYPES
 
 ROWS = pa.RecordBatch.from_pydict({"_row": [7, 9], "name": ["ü", None], "raw": [b"\0\xff", None], "value": [math.nan, -math.inf]})

@@ -9,10 +9,10 @@ from attrs import define, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakeward.build import Mistakes, build, duration, steps, suggestion
 from lakeward.errors import OptionError
 from lakeward.options import option
 from lakeward.secrets import Secret
+from lakeward.yamlfile.build import Mistakes, build, duration, steps, suggestion
 
 HERE = Path("/pipelines")
 TOKEN = Secret("s3cr3t-t0ken", "env:TOKEN")

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lakeward.document import MAX_BYTES, MAX_DEPTH, parse, read_document
 from lakeward.errors import ConfigError
+from lakeward.yamlfile.document import MAX_BYTES, MAX_DEPTH, parse, read_document
 
 GOOD = b"""# readings of one node
 name: environmental

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lakeward.document import parse, read_document
 from lakeward.errors import ConfigError, Place
 from lakeward.secrets import SecretReference
+from lakeward.yamlfile.document import parse, read_document
 
 
 def data(text: str | bytes, **environment: str) -> Any:

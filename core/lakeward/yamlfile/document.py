@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 from attrs import field, frozen
 
-from lakeward.build import Step
 from lakeward.errors import ConfigError, Place, Problem
 from lakeward.secrets import SecretReference
+from lakeward.yamlfile.build import Step
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_ALIASES = 256 * 1024, 20, 20_000, 50
 TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"

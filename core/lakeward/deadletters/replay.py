@@ -11,13 +11,12 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from attrs import frozen
 
 from lakeward.components import ROW, Rereading
-from lakeward.deadletters import all_letters, rows_again
+from lakeward.deadletters.box import Closing, DeadLetter
+from lakeward.deadletters.letters import all_letters, rows_again
 from lakeward.errors import LakewardError
-from lakeward.letterbox import Closing, DeadLetter
 from lakeward.pipeline import SOURCE, BrokenContract, Outcome, Pipeline
 from lakeward.reconcile import NO_ROWS, Fates, fates
 from lakeward.state import State
@@ -97,6 +96,8 @@ def _change(state: State, rows: pa.RecordBatch, outcome: Outcome, origin: str, e
     """Of the rows that no other letter keeps dead."""
     if ROW not in rows.schema.names:
         return NO_ROWS
+    import pyarrow.compute as pc  # 25 ms at the start of every run, few of which replay
+
     dead = pa.array(sorted(state.letters.dead_rows(origin, epoch, replayed)), pa.int64())
     counted = fates(rows.filter(pc.invert(pc.is_in(rows.column(ROW), value_set=dead))), 0, outcome)
     return Fates(0, counted.delivered, counted.filtered, -counted.delivered - counted.filtered)

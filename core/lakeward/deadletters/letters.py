@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from lakeward.components import ROW, Parcel
 from lakeward.config import Limits
+from lakeward.deadletters.box import DeadLetter
 from lakeward.errors import Refused
-from lakeward.letterbox import DeadLetter
 from lakeward.state import State
 
 HIGH = "_row_high"  # beside `_row`: the last of a range of rows that cannot be read
