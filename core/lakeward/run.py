@@ -23,7 +23,7 @@ from lakeward.deadletters.replay import Replay, replays
 from lakeward.deliver import PATIENCE, Courier
 from lakeward.errors import LakewardError, NoRoom, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
-from lakeward.pacing import pause_after
+from lakeward.pacing import LONGEST_PAUSE, pause_after
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 from lakeward.plugins import Plugins
 from lakeward.reconcile import NO_ROWS, Fates, fates
@@ -55,6 +55,7 @@ class Run:
         self._unrecorded: list[str] = []  # files of the batch in hand
         self._stale = False  # a batch was taken and not recorded, so transforms must go back
         self._troubles: dict[str, str] = {}
+        self._heals = 0.0  # when a batch alone says that the source works again
         config = pipeline.config
         self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
         state.claim(config.name)
@@ -183,7 +184,8 @@ class Run:
                 failures = failures + 1 if self._sequence == before else 1
                 if self._once and failures >= PATIENCE:
                     raise
-                pause = pause_after(failures, error)
+                pause = pause_after(failures, error, least=0.0 if self._once else config.batch.wait.total_seconds())
+                self._heals = time.monotonic() + pause + LONGEST_PAUSE
                 self._trouble(*("disk", NoRoom.told) if isinstance(error, NoRoom) else ("source", redact(str(error))))
             self._pause(pause)
 
@@ -195,8 +197,9 @@ class Run:
         with suppress(NoRoom):
             self._state.trouble(part, problem)
 
-    def _goes_on(self) -> None:
-        for part in ("disk", "source"):
+    def _goes_on(self, *, to_the_end: bool) -> None:
+        """A batch says nothing about other inputs of the source; a read to the end does, or a long one without trouble."""
+        for part in ("disk", "source") if to_the_end or time.monotonic() > self._heals else ("disk",):
             self._trouble(part, "")
 
     def _pause(self, seconds: float) -> None:
@@ -213,11 +216,11 @@ class Run:
         for batch in self._while_there_is_room(batches):
             if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
                 self._take(batch)
-                self._goes_on()
+                self._goes_on(to_the_end=False)
             del batch  # here and where it comes from, it would take memory while the next one is read
             if self._stopping():
                 return
-        self._goes_on()
+        self._goes_on(to_the_end=True)
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Back pressure: the source is the buffer when the spool is full. Raises NoRoom when the disk is, or nearly."""

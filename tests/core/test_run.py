@@ -629,4 +629,16 @@ def test_what_keeps_a_source_from_being_read_is_noted_until_it_works(start: Any,
     sink = Folder(tmp_path / "out")
     script = [ROWS[:4], *[Fail(Retry("locked", after=0.001)) for _ in range(3)], ROWS[4:]]
     start(script, {"out": sink}, plugins=[Watch()])
-    assert noted == [{}, {"source": "locked"}, {}]
+    assert noted == [{}, {"source": "locked"}, {"source": "locked"}]
+    with State.look(tmp_path / "state") as state:
+        assert state
+        assert state.troubles() == {}
+
+
+def test_one_broken_input_is_told_once_although_the_others_give_batches(start: Any, tmp_path: Path, caplog: Any) -> None:
+    broken = [Fail(Retry("one of two is broken", after=0.001)) for _ in range(3)]
+    script = [ROWS[:2], broken[0], ROWS[2:5], broken[1], ROWS[5:8], broken[2], ROWS[8:]]
+    result, *_ = start(script, {"out": Folder(tmp_path / "out")})
+    assert result.status == "done"
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("source: ")]
+    assert told == ["source: one of two is broken", "source: works again"]

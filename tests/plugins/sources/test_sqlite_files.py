@@ -5,16 +5,18 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakeward import Batch, OptionError, Refused, Retry
 from lakeward.testing import SourceContract
-from lakeward_plugins.sources.sqlite import SqliteSource
+from lakeward_plugins.sources.sqlite import SqliteSource, files
 
 READINGS = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, value INTEGER)"
 PLACES = ("athens/s1", "athens/s2", "berlin/s1")
@@ -275,6 +277,27 @@ def test_a_broken_file_is_named_after_all_others_are_read(tmp_path: Path, breaks
     fill(tmp_path / broken / "data.db", [77])
     batches, said = until_retry(source, batches[-1].position)
     assert (values(batches), said) == ([77], "")
+
+
+def test_a_broken_file_rests_and_the_others_are_read_at_their_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet(tmp_path, 2)
+    source = many(tmp_path, table="readings")
+    source.schema()
+    text(tmp_path / "berlin/s1/data.db")
+    position: Any = None
+    for attempt in range(2):
+        with pytest.raises(Retry, match=r"berlin/s1/data.db: .*is not a SQLite database") as told:
+            position = [batch.position for batch in source.read(position, 100)] or position
+        assert told.value.after == files.AGAIN, attempt
+    (tmp_path / "berlin/s1/data.db").unlink()
+    fill(tmp_path / "berlin/s1/data.db", [77])
+    fill(tmp_path / "athens/s1/data.db", [5])
+    batches, said = until_retry(source, None)
+    assert sorted(values(batches)) == [0, 1, 5, 100, 101], "the others are read meanwhile"
+    assert said.endswith("is not a SQLite database"), "it is not looked at again before its rest is over"
+    later = time.monotonic() + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert [values(batches) for batches, said in [until_retry(source, batches[-1].position)] if not said] == [[77]]
 
 
 def test_a_file_that_breaks_later_does_not_stop_the_others(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Many databases as one source: a pattern of paths, a position for each file, batches of one file each.
 
-One broken file does not stop the others. It is tried again and named after all others have been read.
+One broken file does not stop the others, nor slow them down. It is named after all others have been read, and tried again after a
+pause of its own, as waiting for a lock takes time.
 """
 
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -26,6 +29,8 @@ from lakeward_plugins.sources.sqlite.table import Table
 SHOWN = 3  # broken files in a message
 SIDES = ("-wal", "-shm", "-journal")
 GONE = "/"  # before the name of a file in a position: it was there once; no name begins so
+AGAIN = 2.0  # seconds after which the others may be read again, while some cannot
+LONGEST_REST = 60.0  # seconds until a broken file is tried again
 ONLY = "//"  # in a position: the one file that is read; no others
 
 
@@ -55,7 +60,7 @@ class Pattern:
         pattern = "/".join(self.path.parts[self._wild :]).replace("[", "[[]")
         names = sorted(glob.glob(pattern, root_dir=self.folder, recursive=True))  # noqa: PTH207
         matches = {name: self._regex.fullmatch(name) for name in names if not name.endswith(SIDES)}
-        return {name: match.groups("") for name, match in matches.items() if match and (self.folder / name).is_file()}
+        return {name: match.groups("") for name, match in matches.items() if match and os.path.isfile(self.folder / name)}  # noqa: PTH113
 
     @property
     def _wild(self) -> int:
@@ -66,6 +71,22 @@ class Pattern:
         signs = {"**/": "(?:(.+)/)?", "**": "(.*)", "*": "([^/]*)", "?": "[^/]"}
         parts = re.split(r"(\*\*/|\*\*|\*|\?)", "/".join(self.path.parts[self._wild :]))
         return re.compile("".join(signs.get(part, re.escape(part)) for part in parts), re.DOTALL)
+
+
+@frozen
+class Rest:
+    """Why a file is left alone, and until when."""
+
+    problem: LakewardError
+    failures: int
+    """In a row."""
+    until: float
+
+    @classmethod
+    def after(cls, problem: LakewardError, before: Rest | None) -> Rest:
+        """No rest after the first failure, as most locks pass soon; then 1, 3, 7 seconds and so on."""
+        failures = before.failures + 1 if before else 1
+        return cls(problem, failures, time.monotonic() + min(LONGEST_REST, 2.0 ** min(failures - 1, 10) - 1))
 
 
 @define
@@ -80,6 +101,8 @@ class Files:
     _first: Database | None = field(init=False, default=None)
     _at_end: dict[str, tuple[Stamp | None, Mapping[str, Any] | None]] = field(init=False, factory=dict)
     """How each file was when it was read up to its end, and the position there."""
+    _resting: dict[str, Rest] = field(init=False, factory=dict)
+    """Files that could not be read."""
 
     def __attrs_post_init__(self) -> None:
         """Each name needs a star."""
@@ -150,13 +173,16 @@ class Files:
             position = {GONE + name if name in gone else name: place for name, place in position.items()}
             yield self._farewell(gone, position)
         places = {name: position.get(name, position.get(GONE + name)) for name in names}
-        turns = {name: self._batches(name, places[name], limit) for name in names if not self._is_quiet(name, places[name])}
+        problems |= {name: rest.problem for name, rest in self._resting.items() if name in names and time.monotonic() < rest.until}
+        awake = [name for name in names if name not in problems and not self._is_quiet(name, places[name])]
+        turns = {name: self._batches(name, places[name], limit) for name in awake}
         while turns:
             for name in list(turns):
                 try:
                     batch = next(turns[name], None)
                 except (OptionError, Refused, Retry) as error:
                     problems[name], batch = error, None
+                    self._resting[name] = Rest.after(error, self._resting.get(name))
                     if not isinstance(error, Retry):
                         self._databases.pop(name, None)  # so that the next attempt looks at its columns anew
                 if batch is None:
@@ -165,7 +191,7 @@ class Files:
                 position = {key: place for key, place in position.items() if key != GONE + name} | {name: batch.position}
                 yield self._with_path(batch, names[name], position)
         if problems:
-            raise Retry(self._broken(problems, len(names)))
+            raise Retry(self._broken(problems, len(names)), AGAIN)
 
     def reread(self, first: int, last: int | None, epoch: int, origin: str) -> Position:
         """The position from which the rows of one file come again; with `last`, and then no others. Raises OptionError."""
@@ -183,6 +209,7 @@ class Files:
             after = batch.position
             yield batch
         self._at_end[name] = (before, after)
+        self._resting.pop(name, None)
 
     def _is_quiet(self, name: str, place: Mapping[str, Any] | None) -> bool:
         """Whether the file was read up to there and was not written since: most of many are quiet, and opening each costs time."""
