@@ -135,6 +135,32 @@ def test_one_file_of_many_is_read_again_by_a_new_position_and_by_a_backfill(lake
     assert "name the input" in lakeward("backfill", "demo.yaml", "--from", "1", "--to", "9", "--reason", "x", code=1).stderr
 
 
+def test_a_new_position_of_one_file_leaves_those_of_all_others_and_no_epoch_comes_twice(lakeward: Lakeward, folder: Path) -> None:
+    for name in ("north", "south"):
+        (folder / "sites" / name).mkdir(parents=True)
+        write_rows(folder / "sites" / name, 30)
+    (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sites/*/sensor.db"))
+
+    def position() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(lakeward("position", "show", "demo.yaml", "--json").stdout)["position"]
+        return found
+
+    def set_to(key: int) -> int:
+        lakeward("position", "set", "demo.yaml", "--to", str(key), "--origin", "north/sensor.db", "--reason", "x")
+        lakeward("run", "demo.yaml", "--once")
+        return int(position()["north/sensor.db"]["epoch"])
+
+    lakeward("run", "demo.yaml", "--once")
+    south = position()["south/sensor.db"]
+    epochs = [0, set_to(20)]
+    with closing(sqlite3.connect(folder / "sites/north/sensor.db")) as database, database:
+        database.execute("UPDATE readings SET temperature = temperature + 100")
+    lakeward("run", "demo.yaml", "--once")
+    epochs += [int(position()["north/sensor.db"]["epoch"]), set_to(25)]
+    assert epochs == [0, 1_000_000, 1_000_001, 2_000_000]
+    assert position()["south/sensor.db"] == south
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -155,6 +181,24 @@ def test_a_position_of_another_input_is_one_line(lakeward: Lakeward) -> None:
     said = lakeward("position", "set", "demo.yaml", "--to", "1", "--origin", "other.db", "--reason", "x", code=1).stderr
     assert said.count("\n") == 1
     assert "the source cannot read that again: origin: " in said
+
+
+def test_a_key_that_no_row_can_have_is_one_line(lakeward: Lakeward) -> None:
+    said = lakeward("position", "set", "demo.yaml", "--to", str(2**63), "--reason", "x", code=1).stderr
+    assert said.count("\n") == 1
+    assert "no key is below -9223372036854775808 or above 9223372036854775807" in said
+
+
+def test_a_run_that_is_to_go_on_waits_for_a_database_that_is_locked(lakeward: Lakeward, folder: Path) -> None:
+    (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sensor.db, busy_timeout: 10ms"))
+    with closing(sqlite3.connect(folder / "sensor.db", isolation_level=None)) as sensor:
+        sensor.execute("BEGIN EXCLUSIVE")
+        assert "database is locked" in lakeward("run", "demo.yaml", "--once", code=1).stderr
+        with running(folder) as process:
+            time.sleep(2)
+            assert process.poll() is None
+            sensor.execute("COMMIT")
+            until(lambda: (folder / "lake" / "raw").exists() and sum(arrivals(folder).values()) == 500)
 
 
 def test_a_position_is_not_set_under_a_run_that_is_alive(lakeward: Lakeward, folder: Path) -> None:

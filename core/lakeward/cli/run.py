@@ -12,7 +12,7 @@ import click
 from lakeward.cli.answer import answer
 from lakeward.cli.logs import log_options, start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_option
-from lakeward.cli.running import carry_out, listening, planned, show_progress
+from lakeward.cli.running import carry_out, listening, planned_when_possible, show_progress
 
 if TYPE_CHECKING:  # `lakeward run --help` must not pay for pyarrow
     from lakeward.components import Position
@@ -52,7 +52,7 @@ def command(
 
         config = load(file, overrides)
         where = config_state_dir(config, state_dir)
-        with planned(config, select) as (pipeline, plugins):
+        with planned_when_possible(config, select, bell, patient=not (once or dry_run)) as (pipeline, plugins):
             gc.freeze()
             gc.enable()
             if dry_run:

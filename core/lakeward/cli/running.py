@@ -59,6 +59,26 @@ def planned(config: Config, select: str | None) -> Iterator[tuple[Pipeline, Plug
         pipeline.close()
 
 
+@contextmanager
+def planned_when_possible(config: Config, select: str | None, bell: Bell, *, patient: bool) -> Iterator[tuple[Pipeline, Plugins]]:
+    """The same; a run that is to go on waits for a source that cannot be looked at yet, such as a database that is locked."""
+    from lakeward.errors import Retry
+    from lakeward.pacing import pause_after
+
+    with ExitStack() as stack:
+        for failures in itertools.count(1):
+            try:
+                made = stack.enter_context(planned(config, select))
+                break
+            except Retry as error:
+                if not patient:
+                    raise
+                if failures == 1:
+                    log.warning("%s; the run begins as soon as it can be read", error)
+                bell.wait(pause_after(failures, error))
+        yield made
+
+
 def show_progress(plugins: Plugins, log_format: str) -> None:
     """On a terminal, a line that counts."""
     if sys.stderr.isatty() and log_format == "text":
