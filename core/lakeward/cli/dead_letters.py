@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -243,12 +243,19 @@ def _shown(letter: dict[str, Any]) -> dict[str, Any]:
 def _list_in_words(total: int, groups: Sequence[dict[str, Any]], letters: Sequence[dict[str, Any]]) -> str:
     if not letters:
         return "no dead letters"
-    columns = ("id", "stage", "reason", "origin", "row_low", "status", "detail")
+    columns = ("id", "stage", "reason", "origin", "row", "status", "detail")
+    shown = [{**one, "row": _keys(one)} for one in letters]
     lines = [table(("stage", "reason", "letters"), [tuple(group.values()) for group in groups]), ""]
     lines += [f"the newest {len(letters):,} of {total:,}:"] if total > len(letters) else []
     return "\n".join(
         [
             *lines,
-            table(("id", "stage", "reason", "origin", "row", "status", "detail"), [[one[name] for name in columns] for one in letters]),
+            table(columns, [[one[name] for name in columns] for one in shown]),
         ]
     )
+
+
+def _keys(letter: Mapping[str, Any]) -> int | str | None:
+    """Of its row, or of the first and last one of a range."""
+    low: int | None = letter["row_low"]
+    return low if letter["row_high"] is None else f"{low:,} to {letter['row_high']:,}"

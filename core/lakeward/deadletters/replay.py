@@ -123,6 +123,11 @@ def _read_again(pipeline: Pipeline, state: State, sinks: Mapping[str, str], chos
     for letter in chosen:
         stage, origin, epoch, *_ = _kind(letter)
         low, high = letter["row_low"], letter["row_high"]
+        if _was_reset(state, origin, letter["first_seen"]):
+            raise CannotReplayError(
+                "the input was replaced or rewound since, so other rows may have these keys; if some are missing in the sinks, "
+                "read them with `lakeward backfill`, then discard this letter"
+            )
         try:
             found = list(source.read(source.reread(low, high, epoch, origin), min(high - low + 1, MOST_ROWS)))
         except LakewardError as error:
@@ -136,3 +141,7 @@ def _read_again(pipeline: Pipeline, state: State, sinks: Mapping[str, str], chos
         dead = bad + all_letters(outcome.dead, origin, epoch)
         # the range was counted as one row
         yield Replay(origin, epoch, outcome, dead, Closing([letter["id"]]), fates(whole, len(bad), outcome) + Fates(-1, 0, 0, -1))
+
+
+def _was_reset(state: State, origin: str, since: str) -> bool:
+    return any(event["kind"] == "source_reset" and event["origin"] == origin and event["at"] > since for event in state.events(10_000))
