@@ -117,7 +117,7 @@ class Files:
     # -- what there is -------------------------------------------------------------------------------------------------
 
     def first(self) -> Database:
-        """The first file that can be read, whose columns all must have. Raises OptionError when there is none."""
+        """The first file that can be read, whose columns all must have. Raises OptionError when there is none, Retry when all heal."""
         if self._first is None:
             names, problems = self.pattern.names(), dict[str, LakewardError]()
             for name in names:
@@ -129,7 +129,10 @@ class Files:
                     self._must_have_no_path_column(found)
                     self._first = self._database(name)
                     return self._first
-            raise OptionError("path", self._broken(problems, len(names)) if names else f"no file matches {self.pattern.path}")
+            if not names:
+                raise OptionError("path", f"no file matches {self.pattern.path}")
+            broken = self._broken(problems, len(names))
+            raise Retry(broken) if all(isinstance(error, Retry) for error in problems.values()) else OptionError("path", broken)
         return self._first
 
     def table(self) -> Table:
@@ -165,7 +168,7 @@ class Files:
         self.schema()
         position, names, problems = _positions(after), self.pattern.names(), dict[str, LakewardError]()
         if not names:
-            raise Retry(f"no file matches {self.pattern.path} any more; waiting for them to come back")
+            raise Retry(f"no file matches {self.pattern.path} any more; waiting for them to come back", AGAIN)
         if ONLY in position:
             names = {name: found for name, found in names.items() if name == position[ONLY]["file"]}
         gone = [name for name in position if not name.startswith(GONE) and name not in names]
