@@ -5,8 +5,6 @@ One broken file does not stop the others. It is tried again and named after all 
 
 from __future__ import annotations
 
-import glob
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
@@ -14,58 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 
 from lakeward import Batch, OptionError, Refused, Retry
 from lakeward.components import Event, Position
 from lakeward.errors import LakewardError
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
 from lakeward_plugins.sources.sqlite.opening import Stamp
+from lakeward_plugins.sources.sqlite.pattern import Pattern
 from lakeward_plugins.sources.sqlite.table import Table
 
 SHOWN = 3  # broken files in a message
-SIDES = ("-wal", "-shm", "-journal")
 GONE = "/"  # before the name of a file in a position: it was there once; no name begins so
 ONLY = "//"  # in a position: the one file that is read; no others
-
-
-def is_pattern(path: Path) -> bool:
-    """Whether the path stands for many. A file that has such a name is itself."""
-    return any(sign in str(path) for sign in "*?") and not path.exists()
-
-
-@frozen
-class Pattern:
-    """A path with `*`, `?` and `**`, and what its stars stand for in each file that matches."""
-
-    path: Path
-
-    @property
-    def folder(self) -> Path:
-        """The part without signs; names are relative to it."""
-        return Path(*self.path.parts[: self._wild])
-
-    @property
-    def stars(self) -> int:
-        """How many parts of a path it leaves open."""
-        return self._regex.groups
-
-    def names(self) -> dict[str, tuple[str, ...]]:
-        """The files that match now, in order, and what is in the place of each star."""
-        pattern = "/".join(self.path.parts[self._wild :]).replace("[", "[[]")
-        names = sorted(glob.glob(pattern, root_dir=self.folder, recursive=True))  # noqa: PTH207
-        matches = {name: self._regex.fullmatch(name) for name in names if not name.endswith(SIDES)}
-        return {name: match.groups("") for name, match in matches.items() if match and (self.folder / name).is_file()}
-
-    @property
-    def _wild(self) -> int:
-        return next(index for index, part in enumerate(self.path.parts) if "*" in part or "?" in part)
-
-    @property
-    def _regex(self) -> re.Pattern[str]:
-        signs = {"**/": "(?:(.+)/)?", "**": "(.*)", "*": "([^/]*)", "?": "[^/]"}
-        parts = re.split(r"(\*\*/|\*\*|\*|\?)", "/".join(self.path.parts[self._wild :]))
-        return re.compile("".join(signs.get(part, re.escape(part)) for part in parts), re.DOTALL)
 
 
 @define

@@ -19,7 +19,8 @@ from attrs import define, field
 from lakeward import Batch, OptionError, option
 from lakeward.components import Position
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
-from lakeward_plugins.sources.sqlite.files import Files, Pattern, is_pattern
+from lakeward_plugins.sources.sqlite.files import Files
+from lakeward_plugins.sources.sqlite.pattern import Pattern, is_pattern
 
 
 @define
