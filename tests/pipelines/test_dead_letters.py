@@ -143,7 +143,7 @@ def test_discarded_rows_keep_their_reason_and_stay_dead(folder: Path, lakeward: 
     lakeward("run", "p.yaml", "--once")
     numbers = [letter["id"] for letter in letters(lakeward, "--stage", "typed").values()]
     refused = lakeward("dead-letters", "discard", "p.yaml", f"{min(numbers)}-{max(numbers)}", "--reason", " ", code=2)
-    assert "--reason must say why" in refused
+    assert "--reason is empty" in refused
     assert "name dead letters by id" in lakeward("dead-letters", "discard", "p.yaml", "--reason", "x", code=2)
     assert "'5-x' is not the id" in lakeward("dead-letters", "discard", "p.yaml", "5-x", "--reason", "x", code=2)
     done = lakeward("dead-letters", "discard", "p.yaml", f"{min(numbers)}-{max(numbers)}", "--reason", "installer's test")

@@ -74,7 +74,7 @@ def test_good_rows_arrive_bit_exact_and_bad_cells_are_dead_letters(tmp_path: Pat
 
     with State.look(tmp_path / ".lakeward" / "odd") as state:
         assert state is not None
-        letters: dict[int, dict[str, Any]] = {letter["row_low"]: letter for letter in state.dead_letters()}
+        letters: dict[int, dict[str, Any]] = {letter["row_low"]: letter for letter in state.letters.find()}
     assert sorted(letters) == sorted(ODD)
     assert {row: letter["reason"] for row, letter in letters.items()} == {
         3001: "type",

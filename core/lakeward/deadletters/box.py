@@ -19,6 +19,7 @@ from lakeward.statefile import MAX_DETAIL, now
 COLUMNS = ("stage", "reason", "detail", "origin", "epoch", "row_low", "row_high", "payload", "first_seen")
 SHOWN = ("id", *COLUMNS, "attempts", "status", "note")
 OPEN = "status IN ('open', 'replay')"
+KEYED = "status != 'replayed' AND stage NOT LIKE 'sink %'"  # those that say why a row is dead
 
 
 @frozen
@@ -68,7 +69,7 @@ class Letters:
 
     def dead_rows(self, origin: str, epoch: int, without: Sequence[int]) -> set[int]:
         """Keys of the rows of one input that are dead by other letters than these."""
-        others = "status != 'replayed' AND stage NOT LIKE 'sink %' AND id NOT IN (SELECT value FROM json_each(?))"
+        others = f"{KEYED} AND id NOT IN (SELECT value FROM json_each(?))"
         query = f"SELECT row_low FROM dead_letters WHERE origin = ? AND epoch = ? AND row_low IS NOT NULL AND {others}"
         return {row for (row,) in self._rows(query, origin, epoch, json.dumps(without))}
 

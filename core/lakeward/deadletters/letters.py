@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from lakeward.components import ROW, ROW_HIGH, Parcel
 from lakeward.config import Limits
-from lakeward.deadletters.box import DeadLetter
+from lakeward.deadletters.box import DeadLetter, Letters
 from lakeward.errors import Refused
-from lakeward.state import State
 
 MARKS = (ROW, ROW_HIGH, "_reason", "_detail")
 BLOB = re.compile(r"x'((?:[0-9a-f]{2})*)'")  # how a source that gives all values as text writes bytes
@@ -57,9 +56,9 @@ def require_few(limits: Limits, dead: Sequence[DeadLetter], bad: int, tried: int
     )
 
 
-def require_room(limits: Limits, state: State, dead: Sequence[DeadLetter]) -> None:
+def require_room(limits: Limits, kept: Letters, dead: Sequence[DeadLetter]) -> None:
     """Raises Refused when the letters that nobody has looked after become too many to keep."""
-    if dead and not state.letters.have_room_for(dead, limits.max_mb * 1e6):
+    if dead and not kept.have_room_for(dead, limits.max_mb * 1e6):
         raise Refused(
             f"the dead letters would fill more than {limits.max_mb:g} MB, and none is ever dropped; look at them with "
             "`lakeward dead-letters list`, replay or discard them, or raise dead_letters.max_mb"
