@@ -1,4 +1,7 @@
-"""The loop: READ, TRANSFORM, SPOOL, RECORD. Delivery goes on beside it, one worker for each sink."""
+"""The loop: READ, TRANSFORM, SPOOL, RECORD. Delivery goes on beside it, one worker for each sink.
+
+A batch goes straight down: `_read_what_is_there`, `_take`, `_record`, `_spool_shares`; from state.db a `Courier` takes its parcels.
+"""
 
 from __future__ import annotations
 
@@ -166,27 +169,9 @@ class Run:
                 if self._once and failures >= PATIENCE:
                     raise
                 pause = pause_after(failures, error)
-                self._trouble(*("disk", NoRoom.told) if isinstance(error, NoRoom) else ("source", redact(str(error))))
+                full = isinstance(error, NoRoom)
+                self._trouble("disk" if full else "source", NoRoom.told if full else redact(str(error)))
             self._pause(pause)
-
-    def _trouble(self, part: str, problem: str) -> None:
-        """Note what keeps READ from going on, or "" that it goes on: told when it changes, written as soon as there is room to."""
-        if problem != self._troubles.get(part, ""):
-            log.warning("%s: %s", part, problem or "works again")
-            self._troubles[part] = problem
-        with suppress(NoRoom):
-            self._state.trouble(part, problem)
-
-    def _goes_on(self) -> None:
-        for part in ("disk", "source"):
-            self._trouble(part, "")
-
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not self._stopping() and (left := end - time.monotonic()) > 0:
-            self._bell.wait(left)
-            if not self._once:
-                self._require_couriers()
 
     def _read_what_is_there(self) -> None:
         if self._stale:
@@ -227,47 +212,14 @@ class Run:
 
     # -- TRANSFORM, SPOOL, RECORD --------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """What transforms took is recorded or, when there is no room, taken again later by transforms as they were before."""
-        try:
-            yield
-        except NoRoom:
-            self._stale = True
-            while self._unrecorded:
-                self._spool.drop(self._unrecorded.pop())
-            self._state.make_room()
-            log.info("a batch found no room half-way; it is taken again later")
-            raise
-        except Retry as error:  # states may have changed already: reading the batch again would count rows twice
-            raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
-
     def _take(self, batch: Batch) -> None:
+        """TRANSFORM, then the rest. After this the batch is delivered, whatever happens."""
         with self._all_or_nothing():
             outcome, counted = transformed(self._pipeline, batch)
             unread = [("source", batch.rejected)] if batch.rejected is not None else []
             dead = all_letters(unread + outcome.dead, batch.origin, batch.epoch)
             require_few(self._pipeline.config.dead_letters, dead, counted.dead, counted.read)
             self._record(self._next(batch.position, batch.epoch), outcome, counted, dead, batch.origin, batch.events)
-
-    def _record_finish(self) -> None:
-        """Each outcome is recorded with all states, so a crash in between leaves the rest for the next `--finish`."""
-        if not self._finish or self._stopping():
-            return
-        with self._all_or_nothing():
-            for outcome in self._pipeline.finish(END_OF_INPUT):
-                if outcome.shares or outcome.dead or outcome.filtered:
-                    now = self._next(self._last.position, self._last.epoch)
-                    self._record(now, outcome, NO_ROWS, all_letters(outcome.dead, "", now.epoch), "")
-
-    def _replay(self) -> None:
-        """Dead letters that a person wants to go through again."""
-        with self._all_or_nothing():
-            for again in replays(self._pipeline, self._state.letters, {self._sink_name(sink): sink for sink in self._pipeline.sinks}):
-                now = self._next(self._last.position, again.epoch)
-                self._record(now, again.outcome, again.counted, again.dead, again.origin, replay=again)
-                if self._stopping():  # the others stay marked for the next run
-                    return
 
     def _next(self, position: Position | None, epoch: int) -> Checkpoint:
         return Checkpoint(position, epoch, self._last.sequence + 1)
@@ -276,7 +228,7 @@ class Run:
         self, now: Checkpoint, outcome: Outcome, counted: Fates, dead: Sequence[DeadLetter], origin: str, events: Sequence[Event] = (),
         replay: Replay | None = None,
     ) -> None:  # fmt: skip
-        """SPOOL and RECORD what came out: after this it is delivered, whatever happens."""
+        """SPOOL and RECORD, then wake those who deliver."""
         require_room(self._pipeline.config.dead_letters, self._state.letters, dead)
         shares = self._spool_shares(outcome, now)
         rows_by_sink = {share.sink: share.rows for share in shares}
@@ -316,6 +268,63 @@ class Run:
         if written:
             self._spool.sync()
         return shares
+
+    # -- other batches -------------------------------------------------------------------------------------------------
+
+    def _record_finish(self) -> None:
+        """Each outcome is recorded with all states, so a crash in between leaves the rest for the next `--finish`."""
+        if not self._finish or self._stopping():
+            return
+        with self._all_or_nothing():
+            for outcome in self._pipeline.finish(END_OF_INPUT):
+                if outcome.shares or outcome.dead or outcome.filtered:
+                    now = self._next(self._last.position, self._last.epoch)
+                    self._record(now, outcome, NO_ROWS, all_letters(outcome.dead, "", now.epoch), "")
+
+    def _replay(self) -> None:
+        """Dead letters that a person wants to go through again."""
+        with self._all_or_nothing():
+            for again in replays(self._pipeline, self._state.letters, {self._sink_name(sink): sink for sink in self._pipeline.sinks}):
+                now = self._next(self._last.position, again.epoch)
+                self._record(now, again.outcome, again.counted, again.dead, again.origin, replay=again)
+                if self._stopping():  # the others stay marked for the next run
+                    return
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """What transforms took is recorded or, when there is no room, taken again later by transforms as they were before."""
+        try:
+            yield
+        except NoRoom:
+            self._stale = True
+            while self._unrecorded:
+                self._spool.drop(self._unrecorded.pop())
+            self._state.make_room()
+            log.info("a batch found no room half-way; it is taken again later")
+            raise
+        except Retry as error:  # states may have changed already: reading the batch again would count rows twice
+            raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
+
+    # -- what keeps READ from going on ---------------------------------------------------------------------------------
+
+    def _trouble(self, part: str, problem: str) -> None:
+        """Note what keeps READ from going on, or "" that it goes on: told when it changes, written as soon as there is room to."""
+        if problem != self._troubles.get(part, ""):
+            log.warning("%s: %s", part, problem or "works again")
+            self._troubles[part] = problem
+        with suppress(NoRoom):
+            self._state.trouble(part, problem)
+
+    def _goes_on(self) -> None:
+        for part in ("disk", "source"):
+            self._trouble(part, "")
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stopping() and (left := end - time.monotonic()) > 0:
+            self._bell.wait(left)
+            if not self._once:
+                self._require_couriers()
 
     # -- names and news ------------------------------------------------------------------------------------------------
 
