@@ -14,18 +14,15 @@ import polars
 import pytest
 from s3_server import ALONE, S3Server
 
+import commands
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def lakeward(folder: Path, *arguments: str) -> str:
-    environment = os.environ | {
-        "SENSOR_DB": str(folder / "sensor.db"), "LAKE": str(folder / "lake"), "ARCHIVE": str(folder / "lake" / "raw"),
-        "GPS_FUZZ_KEY": "0123456789abcdef" * 2,
-    }  # fmt: skip
-    command = [sys.executable, "-m", "lakeward", *arguments]
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    lake = folder / "lake"
+    places = {"SENSOR_DB": str(folder / "sensor.db"), "LAKE": str(lake), "ARCHIVE": str(lake / "raw")}
+    return commands.lakeward(folder, *arguments, **places, GPS_FUZZ_KEY="0123456789abcdef" * 2).stdout
 
 
 @pytest.fixture

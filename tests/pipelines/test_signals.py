@@ -18,6 +18,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from commands import lakeward, until, write_readings
+
 MODULE = """
 import socket
 import sqlite3
@@ -60,17 +62,9 @@ LIMIT = 8.0  # seconds from the signal to the end
 SLOW = 4.0  # more, on a machine that does other things
 
 
-def write_rows(file: Path, many: int) -> None:
-    with closing(sqlite3.connect(file)) as database, database:
-        database.execute("CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, temperature REAL)")
-        database.executemany(
-            "INSERT INTO readings (timestamp, temperature) VALUES ('2026-01-01T00:00:00Z', ?)", [(n,) for n in range(many)]
-        )
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_rows(tmp_path / "sensor.db", 5_000)
+    write_readings(tmp_path, 5_000)
     (tmp_path / "stuck_plugin.py").write_text(MODULE)
     info = tmp_path / "stuck_plugin-1.0.dist-info"
     info.mkdir()
@@ -104,13 +98,6 @@ def killed_at_last(*running: subprocess.Popen[str]) -> Iterator[None]:
         for one in running:
             one.kill()
             one.wait(20)
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def said(folder: Path, name: str, words: str, stream: str = "err") -> Callable[[], bool]:
@@ -174,7 +161,7 @@ def test_at_any_moment_what_is_recorded_is_safe(folder: Path) -> None:
     write_pipeline(folder, "demo", batch=50)
     dice = random.Random(8)
     for number in range(many):
-        write_rows(folder / "sensor.db", 200)
+        write_readings(folder, 200)
         running = start(folder, "demo")
         with killed_at_last(running):
             if number % 3:
@@ -187,9 +174,7 @@ def test_at_any_moment_what_is_recorded_is_safe(folder: Path) -> None:
             code = running.wait(LIMIT + SLOW)
         assert code in (128 + signalled, -signalled), (folder / "demo.err").read_text()  # the latter before lakeward listens
         assert time.monotonic() - began < LIMIT + SLOW
-    last = subprocess.run(
-        [sys.executable, "-m", "lakeward", "run", "demo.yaml", "--once", "--json"], cwd=folder, capture_output=True, text=True, check=True
-    )
+    last = lakeward(folder, "run", "demo.yaml", "--once", "--json")
     assert json.loads(last.stdout)["rows"]["read"] == 5_000 + 200 * many
     ids = duckdb.sql(f"SELECT count(*), count(DISTINCT id) FROM '{folder}/lake/demo/*.parquet'").fetchall()
     assert ids == [(5_000 + 200 * many, 5_000 + 200 * many)]
