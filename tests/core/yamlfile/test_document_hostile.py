@@ -78,7 +78,7 @@ def bomb(levels: int, width: int) -> str:
     [(bomb(9, 9), "more than 50 aliases"), (bomb(9, 6), "more than 20000 values"), ("[" + "1," * 30_000 + "]", "more than 20000 values")],
 )
 def test_bombs_are_refused_at_once(text: str, limit: str) -> None:
-    start = time.process_time()
+    start = time.process_time()  # what others do on the machine does not count
     assert limit in only_mistake(text)
     assert time.process_time() - start < 1
 
