@@ -18,13 +18,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from commands import lakeward, until, write_readings
+import commands
+from commands import ended, lakeward, until, write_readings
 
 MODULE = """
 import socket
 import sqlite3
 from attrs import define
-from lakeward import Component, Encoding, hookimpl
+from lakeward import Component, Encoding, Retry, hookimpl
 
 LAKEWARD_API = (1, 0)
 ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
@@ -35,6 +36,7 @@ def lakeward_components():
     return [
         Component("transform", "busy", "stuck_plugin:Busy", "Is busy inside C for ever."),
         Component("sink", "hanging", "stuck_plugin:Hanging", "Waits for an answer for ever."),
+        Component("sink", "away", "stuck_plugin:Away", "Can be asked again in a minute."),
     ]
 
 
@@ -55,6 +57,14 @@ class Hanging:
         one, other = socket.socketpair()
         print("in hand", flush=True)
         one.recv(1)
+    def close(self):
+        pass
+@define
+class Away:
+    encoding = Encoding()
+    def deliver(self, parcel):
+        print("in hand", flush=True)
+        raise Retry("nobody is there", after=60)
     def close(self):
         pass
 """
@@ -153,6 +163,25 @@ def test_the_second_signal_ends_at_once_although_a_sink_hangs(folder: Path) -> N
         running.send_signal(signal.SIGINT)
         assert running.wait(20) == 130
         assert time.monotonic() - began < LIMIT - 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sink", ["hanging", "away"])
+def test_a_replay_that_is_told_to_stop_ends_with_143_and_its_row_waits(folder: Path, sink: str) -> None:
+    with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
+        database.execute("INSERT INTO readings (timestamp, temperature) VALUES ('2026-01-01T00:00:00Z', 'n/a')")
+    write_pipeline(folder, "demo")
+    lakeward(folder, "run", "demo.yaml", "--once")
+    write_pipeline(folder, "demo", sink=f"{{use: {sink}}}", source=", types: {temperature: text}")
+    paths = os.pathsep.join(filter(None, [str(folder), *sys.path]))
+    replay = commands.start(folder, "dead-letters", "replay", "demo.yaml", "--all", PYTHONPATH=paths)
+    with killed_at_last(replay):
+        assert replay.stdout
+        assert replay.stdout.readline() == "in hand\n"
+        replay.send_signal(signal.SIGTERM)
+        ended(replay, 143)
+    status = json.loads(lakeward(folder, "status", "demo.yaml", "--json").stdout)
+    assert (status["rows"]["dead"], status["sinks"]["out"]["waiting"], status["dead_letters"]) == (0, 1, [])
 
 
 @pytest.mark.slow
