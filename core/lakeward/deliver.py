@@ -134,7 +134,7 @@ class Courier(threading.Thread):
         dead = refused_letters(parcel, reasons)
         dead_before, tried = self._state.tried(parcel)
         require_few(self._limits, dead, dead_before + len(dead), tried)
-        require_room(self._limits, self._state, dead)
+        require_room(self._limits, self._state.letters, dead)
         log.error("sink %s rejected %d of %d rows, now dead letters: %s", self.sink_name, len(dead), parcel.rows, dead[0].detail)
         return dead
 

@@ -197,7 +197,7 @@ def test_rejected_rows_are_dead_letters_and_the_next_parcel_goes_on(tmp_path: Pa
     with desk(tmp_path, sink) as at:
         at.courier.start()
         at.until(lambda: at.heard)
-        assert [letter["row_low"] for letter in at.state.dead_letters()] == [3, 2, 1]
+        assert [letter["row_low"] for letter in at.state.letters.find()] == [3, 2, 1]
         assert (sink.given, at.state.totals()) == ([2], {"delivered": {"out": 3}, "refused": {"out": 3}})
 
 

@@ -12,11 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+
+import commands
+from commands import until, write_readings
 
 YAML = """
 name: demo
@@ -30,30 +34,16 @@ STATE = Path(".lakeward") / "demo"
 NAMESPACE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
 
 
-def write_rows(folder: Path, many: int) -> None:
-    with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
-        database.execute("CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, temperature REAL)")
-        rows = [("2026-01-01T00:00:00Z", float(n)) for n in range(many)]
-        database.executemany("INSERT INTO readings (timestamp, temperature) VALUES (?, ?)", rows)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "demo.yaml").write_text(YAML)
-    write_rows(tmp_path, 500)
+    write_readings(tmp_path, 500)
     return tmp_path
 
 
 @pytest.fixture
 def lakeward(folder: Path) -> Lakeward:
-    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "lakeward", *arguments]
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-        assert ran.returncode == code, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return run
+    return partial(commands.lakeward, folder)
 
 
 @contextmanager
@@ -65,13 +55,6 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait(20)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def arrivals(folder: Path) -> Counter[int]:
@@ -115,7 +98,7 @@ def test_rows_are_jumped_over_and_a_position_can_be_set_by_hand(lakeward: Lakewa
 def test_one_file_of_many_is_read_again_by_a_new_position_and_by_a_backfill(lakeward: Lakeward, folder: Path) -> None:
     for name in ("north", "south"):
         (folder / "sites" / name).mkdir(parents=True)
-        write_rows(folder / "sites" / name, 30)
+        write_readings(folder / "sites" / name, 30)
     (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sites/*/sensor.db"))
 
     def arrived() -> list[int]:
@@ -138,7 +121,7 @@ def test_one_file_of_many_is_read_again_by_a_new_position_and_by_a_backfill(lake
 def test_a_new_position_of_one_file_leaves_those_of_all_others_and_no_epoch_comes_twice(lakeward: Lakeward, folder: Path) -> None:
     for name in ("north", "south"):
         (folder / "sites" / name).mkdir(parents=True)
-        write_rows(folder / "sites" / name, 30)
+        write_readings(folder / "sites" / name, 30)
     (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sites/*/sensor.db"))
 
     def position() -> dict[str, Any]:

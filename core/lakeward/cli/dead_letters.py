@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,8 @@ import click
 from lakeward.cli.answer import answer
 from lakeward.cli.logs import start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_of, state_dir_option
+from lakeward.cli.rereading import with_reason
+from lakeward.cli.running import end_process, exit_code, listening, planned
 from lakeward.cli.table import table
 from lakeward.errors import LakewardError, StateInUse
 
@@ -128,8 +128,7 @@ def discard(
     from lakeward.components import Event
     from lakeward.state import State
 
-    if not reason.strip():
-        raise click.UsageError("--reason must say why these rows are not needed")
+    reason = with_reason(reason)
     where, values = _chosen(ids, ("open",), everything=False, stage=stage, origin=origin)
     with State.beside(state_dir_of(file, state_dir)) as state:
         done = state.letters.discard([letter["id"] for letter in _some(state, where, values)], reason)
@@ -166,7 +165,7 @@ def replay(
     with State.look(directory) as state:
         numbers = [letter["id"] for letter in _some(state, where, values)]
     try:
-        error = _replay_here(config, select, directory, numbers)
+        error, code = _replay_here(config, select, directory, numbers)
     except StateInUse:
         with State.beside(directory) as state:
             state.letters.mark(numbers)
@@ -185,26 +184,23 @@ def replay(
     answer(found, as_json, lambda: "\n".join(lines))
     if error:
         click.echo(f"lakeward: {error}", err=True)
-    if error or left:
-        raise click.exceptions.Exit(1)
+    if code or left:
+        raise click.exceptions.Exit(code or 1)
 
 
-def _replay_here(config: Config, select: str | None, directory: Path, numbers: Sequence[int]) -> str:
-    """A run that reads nothing, but takes what is marked. What failed, if anything did."""
-    from lakeward.pipeline import plan
-    from lakeward.plugins import load_plugins
+def _replay_here(config: Config, select: str | None, directory: Path, numbers: Sequence[int]) -> tuple[str, int]:
+    """A run that reads nothing, but takes what is marked. What failed, if anything did, and the exit code."""
     from lakeward.run import Run
     from lakeward.state import State
 
-    with State.hold(directory) as state:
-        plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)
-        with closing(plan(config, plugins, select)) as pipeline:
-            state.letters.mark(numbers)
-            run = Run(pipeline, plugins, state, once=True, read=False)
-            error = run.execute().error
-            if run.abandoned:
-                os._exit(128 + run.stopped_by)  # still holding the state: the next run may begin when nothing of this one goes on
-            return error or (f"stopped by signal {run.stopped_by}" if run.stopped_by else "")
+    with listening() as bell, State.hold(directory) as state, planned(config, select) as (pipeline, plugins):
+        state.letters.mark(numbers)
+        run = Run(pipeline, plugins, state, bell, once=True, read=False)
+        result = run.execute()
+        code = exit_code(result, bell)
+        if run.abandoned:
+            end_process(code)
+        return result.error or (f"stopped by signal {bell.stopping}" if result.status == "stopped" else ""), code
 
 
 # -- which -------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def _look(state: State, config: Config) -> dict[str, Any]:
         "waiting_since": _oldest(state),
         "troubles": troubles,
         "events_of_last_day": events,
-        "open_dead_letters": sum(state.dead_letter_counts().values()),
+        "open_dead_letters": sum(state.letters.counts().values()),
         "spool": {"bytes": spooled, "cap": int(cap)},
         "free_disk": free,
         "problems": problems,

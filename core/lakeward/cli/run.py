@@ -61,9 +61,7 @@ def command(
             show_progress(plugins, log_format)
             from lakeward.run import Run
 
-            code = carry_out(
-                where, lambda state: Run(pipeline, plugins, state, once=once, finish=finish, bell=bell), once, bell, as_json, lambda _: None
-            )
+            code = carry_out(where, lambda state: Run(pipeline, plugins, state, bell, once=once, finish=finish), once, bell, as_json)
         sys.exit(code)
 
 
@@ -93,9 +91,8 @@ def _rehearse(pipeline: Pipeline, where: Path, as_json: bool) -> None:
 def _first_batch(pipeline: Pipeline, position: Position | None) -> tuple[Outcome, Fates]:
     """Read one batch and transform it; nothing is written or remembered."""
     from lakeward.pipeline import Outcome
-    from lakeward.reconcile import NO_ROWS, fates
+    from lakeward.reconcile import NO_ROWS, transformed
 
     for batch in pipeline.source.read(position, pipeline.config.batch.rows):
-        outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
-        return outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
+        return transformed(pipeline, batch)
     return Outcome(), NO_ROWS

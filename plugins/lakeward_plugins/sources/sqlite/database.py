@@ -16,11 +16,12 @@ from lakeward import Batch, OptionError, Refused, Retry
 from lakeward.components import Event, Position
 from lakeward_plugins.sources.sqlite import byid, bytime
 from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError
+from lakeward_plugins.sources.sqlite.bookmark import Bookmark
 from lakeward_plugins.sources.sqlite.bytime import Mark
+from lakeward_plugins.sources.sqlite.catalog import Catalog, find_table, read_catalog
 from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
-from lakeward_plugins.sources.sqlite.guard import Bookmark
 from lakeward_plugins.sources.sqlite.opening import Opening
-from lakeward_plugins.sources.sqlite.table import Catalog, Kind, Table, find_table, read_catalog
+from lakeward_plugins.sources.sqlite.table import Kind, Table
 
 MIN_KEY, MAX_KEY = -(2**63), 2**63 - 1
 

@@ -6,9 +6,6 @@ pause of its own, as waiting for a lock takes time.
 
 from __future__ import annotations
 
-import glob
-import os
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,53 +21,14 @@ from lakeward.components import Event, Position
 from lakeward.errors import LakewardError
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
 from lakeward_plugins.sources.sqlite.opening import Stamp
+from lakeward_plugins.sources.sqlite.pattern import Pattern
 from lakeward_plugins.sources.sqlite.table import Table
 
 SHOWN = 3  # broken files in a message
-SIDES = ("-wal", "-shm", "-journal")
 GONE = "/"  # before the name of a file in a position: it was there once; no name begins so
 AGAIN = 2.0  # seconds after which the others may be read again, while some cannot
 LONGEST_REST = 60.0  # seconds until a broken file is tried again
 ONLY = "//"  # in a position: the one file that is read; no others
-
-
-def is_pattern(path: Path) -> bool:
-    """Whether the path stands for many. A file that has such a name is itself."""
-    return any(sign in str(path) for sign in "*?") and not path.exists()
-
-
-@frozen
-class Pattern:
-    """A path with `*`, `?` and `**`, and what its stars stand for in each file that matches."""
-
-    path: Path
-
-    @property
-    def folder(self) -> Path:
-        """The part without signs; names are relative to it."""
-        return Path(*self.path.parts[: self._wild])
-
-    @property
-    def stars(self) -> int:
-        """How many parts of a path it leaves open."""
-        return self._regex.groups
-
-    def names(self) -> dict[str, tuple[str, ...]]:
-        """The files that match now, in order, and what is in the place of each star."""
-        pattern = "/".join(self.path.parts[self._wild :]).replace("[", "[[]")
-        names = sorted(glob.glob(pattern, root_dir=self.folder, recursive=True))  # noqa: PTH207
-        matches = {name: self._regex.fullmatch(name) for name in names if not name.endswith(SIDES)}
-        return {name: match.groups("") for name, match in matches.items() if match and os.path.isfile(self.folder / name)}  # noqa: PTH113
-
-    @property
-    def _wild(self) -> int:
-        return next(index for index, part in enumerate(self.path.parts) if "*" in part or "?" in part)
-
-    @property
-    def _regex(self) -> re.Pattern[str]:
-        signs = {"**/": "(?:(.+)/)?", "**": "(.*)", "*": "([^/]*)", "?": "[^/]"}
-        parts = re.split(r"(\*\*/|\*\*|\*|\?)", "/".join(self.path.parts[self._wild :]))
-        return re.compile("".join(signs.get(part, re.escape(part)) for part in parts), re.DOTALL)
 
 
 @frozen
