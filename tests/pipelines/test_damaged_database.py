@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +15,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from lakeward.cli import main
+import commands
 
 ROWS = 3000
 SINGLE, MANY = "path: sites/north/sensor.db", "path: sites/*/sensor.db, path_columns: [site]"
@@ -60,20 +57,9 @@ def path(tmp_path: Path, source: str) -> Path:
 
 
 @pytest.fixture
-def lakeward(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Lakeward:
-    """Run a command in this process; what it printed as JSON."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.root, "handlers", [])
-
-    def run(*arguments: str, code: int = 0) -> Any:
-        monkeypatch.setattr(sys, "argv", ["lakeward", *arguments, "--json"])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        assert (ended.value.code, "Traceback" in err) == (code, False), (out, err)
-        return json.loads(out)
-
-    return run
+def lakeward(tmp_path: Path) -> Lakeward:
+    """Run a command; what it printed as JSON."""
+    return lambda *arguments, code=0: json.loads(commands.lakeward(tmp_path, *arguments, "--json", code=code).stdout)
 
 
 def missing(folder: Path) -> set[int]:
@@ -97,8 +83,7 @@ def test_a_range_that_cannot_be_read_makes_a_run_unhealthy_until_it_is_read_from
     assert {1000, 2000} <= missing(tmp_path) == lost
     (event,) = lakeward("status", "p.yaml")["events"]
     assert (event["kind"], event["origin"], event["rows"]) == ("unreadable", ORIGIN[source], len(lost))
-    command = [sys.executable, "-m", "lakeward", "run", "p.yaml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = commands.start(tmp_path, "run", "p.yaml")
     try:
         assert process.stderr
         while "started" not in process.stderr.readline():
