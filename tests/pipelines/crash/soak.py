@@ -38,8 +38,8 @@ MEGABYTE = 1e6
 LARGEST_STATE = 16.0  # MB
 LARGEST_SLOPE, LARGEST_WITH_DELTA = 1.0, 10.0  # MB an hour
 """delta-rs loads the names of all files of a table at each commit, those that compacting replaced among them."""
-STEP = 4.0
-"""MB that memory may grow besides: allocators keep a little more after an odd batch, so that only long soaks tell a small slope."""
+STEP_WITH_DELTA = 4.0
+"""MB that memory may grow besides: its allocator keeps a little more after an odd commit, so that only long soaks tell a small slope."""
 
 
 @frozen
@@ -87,7 +87,7 @@ class Soaked:
     emptied: float
     """Seconds that the spool took to run empty after the sensor stopped."""
     verdict: Verdict
-    largest_slope: float = LARGEST_SLOPE
+    with_delta: bool = False
 
     @property
     def warm(self) -> Sequence[Look]:
@@ -104,7 +104,8 @@ class Soaked:
         warm = self.warm
         handles = [round(value) for _, value in medians([(look.at, float(look.handles)) for look in warm])]
         hours = (warm[-1].at - warm[0].at) / 3600
-        grown = hours * 3600 >= ENOUGH and hours * self.slope > hours * self.largest_slope + STEP
+        slope, step = (LARGEST_WITH_DELTA, STEP_WITH_DELTA) if self.with_delta else (LARGEST_SLOPE, 0.0)
+        grown = hours * 3600 >= ENOUGH and hours * self.slope > hours * slope + step
         checks = {
             f"memory grows by {self.slope:.2f} MB an hour": grown,
             f"file descriptors grow from {handles[0]} to {handles[-1]}": handles[-1] > handles[0] + 1,
@@ -162,8 +163,7 @@ def soak(folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", 
     finally:
         kill(life)
     ended(folder, start(folder, ("run", "pipeline.yaml", "--once", "--finish")))
-    with_delta = any((folder / "lake").glob("*/_delta_log"))
-    return Soaked(looks, emptied, judge(folder, sinks), LARGEST_WITH_DELTA if with_delta else LARGEST_SLOPE)
+    return Soaked(looks, emptied, judge(folder, sinks), any((folder / "lake").glob("*/_delta_log")))
 
 
 def _compact(folder: Path) -> None:

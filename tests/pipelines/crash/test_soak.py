@@ -29,6 +29,9 @@ def test_growth_is_told() -> None:
     good, bad = Verdict(100, 10), Verdict(100, 10)
     bad.faults["raw", "lost"] += 1
     assert "memory grows" in Soaked(looks(20), 3.0, good).faults()[0]
+    creeping = [evolve(look, memory=200 + 1.2 * look.at / 3600) for look in looks(0)]
+    assert "memory grows by 1.20 MB an hour" in Soaked(creeping, 3.0, good).faults()[0]
+    assert Soaked(creeping, 3.0, good, with_delta=True).faults() == []
     steady = [evolve(look, memory=200.0) for look in looks(0)]
     assert Soaked(steady, 3.0, good).faults() == []
     leaking = [evolve(look, handles=19 + round(look.at / 300)) for look in steady]
