@@ -107,6 +107,9 @@ class Database:
             raise OptionError("cursor", "with `cursor: timestamp` rows are not found again by key; read all with another --state-dir")
         if last is not None and first > last:
             raise OptionError("first", f"the first key {first} is greater than the last, {last}")
+        table = self.table()
+        with self.opening.transaction() as query:
+            byid.require_within(query, table, first if last is not None else first - 1)
         return byid.reread(first, last, epoch).position()
 
     def explain(self) -> str:
