@@ -194,6 +194,26 @@ def test_a_replay_that_is_killed_goes_on_and_sends_no_row_twice(folder: Path, la
     assert_verified(lakeward, delivered=19, dead=1)
 
 
+def test_people_are_shown_the_start_of_a_long_value_and_the_first_of_many_letters(folder: Path, lakeward: Lakeward) -> None:
+    with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
+        database.execute("UPDATE readings SET temperature = ? WHERE id > 5", ("q" * 10_000,))
+        database.executemany("INSERT INTO readings (timestamp, temperature) VALUES ('2026-01-01', ?)", [("n/a",)] * 15)
+    configure(folder, "wait: 50ms}", "wait: 50ms}\ndead_letters: {max_ratio: 1}")
+    lakeward("run", "p.yaml", "--once")
+
+    def words(*arguments: str) -> str:
+        command = [sys.executable, "-m", "lakeward", "dead-letters", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    number = letters(lakeward)[20]["id"]
+    shown = words("show", "p.yaml", str(number))
+    assert "… (10,002 characters; --json has all)" in shown
+    assert len(shown) < 2_000
+    assert lakeward("dead-letters", "show", "p.yaml", str(number))["row"]["temperature"] == "q" * 10_000
+    lines = words("replay", "p.yaml", "--stage", "source").splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("0 of 31 dead letters replayed", "  and 11 more; --json names all", 22)
+
+
 def test_a_stage_that_has_left_the_yaml_is_told(folder: Path, lakeward: Lakeward) -> None:
     lakeward("run", "p.yaml", "--once")
     configure(folder, "  typed: {", "  other: {")
