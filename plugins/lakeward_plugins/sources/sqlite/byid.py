@@ -48,7 +48,7 @@ def require_within(query: Query, table: Table, key: int) -> None:
         return
     ends = [end for end in (highest, life_of(query, table, 0).sequence) if end is not None]
     if key > max(ends, default=0):
-        raise OptionError("key", f"table {table.name!r} ends at {max(ends, default=0)}, before {key}")
+        raise OptionError("key", f"table {table.name!r} ends at {max(ends, default=0)}, before {key}; name a row that is there")
 
 
 def reread(first: int, last: int | None, epoch: int) -> Bookmark:
