@@ -78,9 +78,9 @@ def bomb(levels: int, width: int) -> str:
     [(bomb(9, 9), "more than 50 aliases"), (bomb(9, 6), "more than 20000 values"), ("[" + "1," * 30_000 + "]", "more than 20000 values")],
 )
 def test_bombs_are_refused_at_once(text: str, limit: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()  # what others do on the machine does not count
     assert limit in only_mistake(text)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(("text", "place"), [("&a [*a]", "1:1"), ("x: &a {b: [1, *a]}", "1:4"), ("x: &a\n  y: *a", "1:4")])

@@ -331,11 +331,11 @@ def test_group_keys_may_be_text_numbers_null_or_several_columns_or_none() -> Non
 def test_ten_thousand_open_windows_are_saved_and_restored_in_a_blink() -> None:
     made = window(max_open_windows=20_000)
     made.apply(batch_of([(1, f"s{index}", 1.0) for index in range(10_000)]))
-    started = time.perf_counter()
+    started = time.process_time()
     state = made.state()
     again = window(max_open_windows=20_000)
     again.restore(state)
-    assert time.perf_counter() - started < 0.25  # a loaded machine; the aim is 0.05
+    assert time.process_time() - started < 0.25  # caches are shared with others; the aim is 0.05
     assert again.state() == state
 
 
