@@ -224,3 +224,14 @@ def test_a_range_without_rows_is_a_mistake_that_can_be_corrected(folder: Path) -
         assert "no row with a key from 301 to 305" in lakeward(folder, "backfill", "demo.yaml", *gap, code=1)[1]
     lakeward(folder, "backfill", "demo.yaml", "--from", "305", "--to", "306", "--reason", "x", "--sinks", "raw, ")
     assert in_raw(folder).total() == 1001
+
+
+def test_backfills_of_two_graphs_in_one_file_are_two(folder: Path) -> None:
+    source, sink = "source: {use: sqlite, path: sensor.db}", "sinks: {out: {use: parquet, path: lake/%s}}"
+    graphs = "\n".join(f"  {name}: {{{sink % name}}}" for name in ("raw", "other"))
+    (folder / "demo.yaml").write_text(f"name: demo\n{source}\npipelines:\n{graphs}\nselect: raw\n")
+    lakeward(folder, "run", "demo.yaml", "--once")
+    for graph in ("other", "raw"):
+        lakeward(folder, "backfill", "demo.yaml", *RANGE, "--select", graph)
+    assert in_raw(folder) == wanted(folder)
+    assert duckdb.sql(f"SELECT count(*) FROM '{folder}/lake/other/*.parquet'").fetchall() == [(800,)]

@@ -61,15 +61,16 @@ def command(
     reason, who = with_reason(reason), asked_by(who)
     start_logging(log_format, log_level)
     with listening() as bell:
-        from lakeward.config import load
+        from lakeward.config import UNNAMED, load
         from lakeward.run import Run
 
         config = load(file, overrides)
         main = config_state_dir(config, state_dir)
         names = sorted({name.strip() for name in sinks.split(",")} - {""}) if sinks else None
-        where = main / _folder(first, last, [origin, "+".join(names or ())])
         with planned(config, select) as (whole, plugins):
             pipeline = only(whole, names)
+            graph = "" if pipeline.graph == UNNAMED else pipeline.graph
+            where = main / _folder(first, last, [*filter(None, [graph]), origin, "+".join(names or ())])
             if _is_done(where, again):
                 found = {"state_dir": str(where), "done": True}
                 answer(found, as_json, lambda: f"{where}: was done already; --again does it anew, and every row arrives once more")
@@ -120,7 +121,7 @@ def only(pipeline: Pipeline, names: Sequence[str] | None) -> Pipeline:
 
 
 def _folder(first: int, last: int, besides: Sequence[str]) -> str:
-    """A name that no other range, input or choice of sinks has."""
+    """A name that no other range, graph, input or choice of sinks has."""
     name = f"backfill-{first}-{last}"
     if any(besides):
         readable = re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join(filter(None, besides)))[-80:]
