@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -192,6 +195,43 @@ def test_a_replay_that_is_killed_goes_on_and_sends_no_row_twice(folder: Path, la
     lakeward("run", "p.yaml", "--once")
     assert (ids(folder, "raw"), ids(folder, "typed")) == (all_but(3), all_but(3))
     assert_verified(lakeward, delivered=19, dead=1)
+
+
+def test_a_replay_that_is_told_to_stop_says_so_and_the_next_run_delivers(folder: Path, lakeward: Lakeward) -> None:
+    lakeward("run", "p.yaml", "--once")
+    asked = threading.Event()
+
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.send_response(503)
+            self.send_header("Retry-After", "600")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            asked.set()
+
+        do_HEAD = do_GET = do_PUT  # noqa: N815  # as the server looks for them
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        keys = "access_key_id: '${env:S3_KEY}', secret_access_key: '${env:S3_KEY}', region: eu-west-1"
+        s3 = f"{{use: s3, bucket: some-bucket, endpoint_url: 'http://127.0.0.1:{server.server_port}', {keys}}}"
+        configure(folder, "timestamp: timestamp", "timestamp: text")
+        configure(folder, "{use: parquet, path: lake/typed}", s3)
+        command = [sys.executable, "-m", "lakeward", "dead-letters", "replay", "p.yaml", "--stage", "typed"]
+        secret = {**os.environ, "S3_KEY": "k" * 20}
+        replay = subprocess.Popen(command, cwd=folder, env=secret, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert asked.wait(30), replay.poll()
+            replay.send_signal(signal.SIGTERM)
+            out, errors = replay.communicate(timeout=60)
+        finally:
+            replay.kill()
+            server.shutdown()
+    assert (replay.returncode, out) == (143, "2 of 2 dead letters replayed\n")
+    assert errors.endswith("lakeward: stopped by signal 15; the next run takes what is left\n")
+    configure(folder, s3, "{use: parquet, path: lake/typed}")
+    lakeward("run", "p.yaml", "--once")
+    assert ids(folder, "typed") == all_but(3)
 
 
 def test_people_are_shown_the_start_of_a_long_value_and_the_first_of_many_letters(folder: Path, lakeward: Lakeward) -> None:

@@ -155,7 +155,7 @@ def replay(
     with State.look(directory) as state:
         numbers = [letter["id"] for letter in _some(state, where, values)]
     try:
-        error = _replay_here(config, select, directory, numbers)
+        error, stopped_by = _replay_here(config, select, directory, numbers)
     except StateInUse:
         with State.beside(directory) as state:
             state.letters.mark(numbers)
@@ -175,12 +175,12 @@ def replay(
     answer(found, as_json, lambda: "\n".join(lines))
     if error:
         click.echo(f"lakeward: {error}", err=True)
-    if error or left:
-        raise click.exceptions.Exit(1)
+    if error or left or stopped_by:
+        raise click.exceptions.Exit(128 + stopped_by if stopped_by else 1)
 
 
-def _replay_here(config: Config, select: str | None, directory: Path, numbers: Sequence[int]) -> str:
-    """A run that reads nothing, but takes what is marked. What failed, if anything did."""
+def _replay_here(config: Config, select: str | None, directory: Path, numbers: Sequence[int]) -> tuple[str, int]:
+    """A run that reads nothing, but takes what is marked. What failed, if anything did, and the signal that stopped it, or 0."""
     from lakeward.pipeline import plan
     from lakeward.plugins import load_plugins
     from lakeward.run import Run
@@ -195,7 +195,8 @@ def _replay_here(config: Config, select: str | None, directory: Path, numbers: S
             error = run.execute().error
             if run.abandoned:
                 os._exit(128 + run.stopped_by)  # still holding the state: the next run may begin when nothing of this one goes on
-            return error or (f"stopped by signal {run.stopped_by}" if run.stopped_by else "")
+            stopped = f"stopped by signal {run.stopped_by}; the next run takes what is left" if run.stopped_by else ""
+            return error or stopped, run.stopped_by
 
 
 @command.command(short_help="Give up the rows of open ones.", epilog=DISCARD_EPILOG)
