@@ -26,7 +26,7 @@ DEMO = Path("demo").absolute()
 SENSOR, LAKE, STATE = DEMO / "sensor_data.db", DEMO / "lake", DEMO / "state"
 LAKEWARD = [sys.executable, "-m", "lakeward"]
 PIPELINE = [str(HERE / "environmental.yaml"), "--state-dir", str(STATE), "--set", "transforms.windows.size=5s"]
-SECONDS, RATE = 20, 500
+SECONDS, RATE = int(os.environ.get("DEMO_SECONDS", "20")), 500
 
 
 def main() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # `lakeward --help` and announcing a plugin must not pay for 
 
 ROW = "_row"
 """Name of the reserved row key column."""
+ROW_HIGH = "_row_high"
+"""Beside it in rejected rows: the last key of a range that cannot be read. int64; null where a row stands for itself."""
 
 Kind = Literal["source", "transform", "sink"]
 Position = Mapping[str, Any]
@@ -63,7 +65,7 @@ class Batch:
     rejected: pa.RecordBatch | None = None
     """Rows that could not be typed or read, made by `rejected()`. They are dead letters; `position` is after them too.
 
-    With an int64 column `_row_high` as well, a row of it may stand for all rows from `_row` to there: a range that cannot be read.
+    With the column `ROW_HIGH` as well, a row of it may stand for a range.
     """
     origin: str = ""
     """Which of its inputs the source read, such as a path below its folder."""

@@ -76,18 +76,18 @@ class Courier(threading.Thread):
         self._news.clear()  # before looking, so that nothing is missed between looking and waiting
         if self._leaving:
             return False
-        parcel = self._state.next_parcel(self.sink_name, self._pipeline, self._spool.folder)
+        parcel = None
+        try:
+            parcel = self._state.next_parcel(self.sink_name, self._pipeline, self._spool.folder)
+            if parcel is not None:
+                self._attempt(parcel)
+            elif self.failure:  # the state did not answer, and does now
+                self._works()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's sink may raise anything, state.db has its troubles
+            return self._wait_for_retry(parcel, error)
         if parcel is None:
             self._news.wait()
-            return True
-        while True:
-            try:
-                self._attempt(parcel)
-            except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's sink may raise anything, state.db has its troubles
-                if not self._wait_for_retry(parcel, error):
-                    return False
-            else:
-                return True
+        return True
 
     def _attempt(self, parcel: Parcel) -> None:
         self._spool.verify(parcel)
@@ -101,13 +101,16 @@ class Courier(threading.Thread):
             last = self._state.settle(parcel, receipt, dead)
             self.delivered += parcel.rows - len(dead)
             self._tell(parcel, receipt)
+        self._works()
+        if last:
+            self._spool.drop(parcel.path.name)
+        self._bell.ring()
+
+    def _works(self) -> None:
         if self._pace.is_open:
             log.warning("sink %s: works again, after %d failures in a row", self.sink_name, self._pace.failures)
         self._pace.answered()
         self._note("")
-        if last:
-            self._spool.drop(parcel.path.name)
-        self._bell.ring()
 
     # -- rows that it will never take ----------------------------------------------------------------------------------
 
@@ -131,7 +134,7 @@ class Courier(threading.Thread):
         dead = refused_letters(parcel, reasons)
         dead_before, tried = self._state.tried(parcel)
         require_few(self._limits, dead, dead_before + len(dead), tried)
-        require_room(self._limits, self._state, dead)
+        require_room(self._limits, self._state.letters, dead)
         log.error("sink %s rejected %d of %d rows, now dead letters: %s", self.sink_name, len(dead), parcel.rows, dead[0].detail)
         return dead
 
@@ -151,14 +154,15 @@ class Courier(threading.Thread):
 
     # -- failures ------------------------------------------------------------------------------------------------------
 
-    def _wait_for_retry(self, parcel: Parcel, error: BaseException) -> bool:
+    def _wait_for_retry(self, parcel: Parcel | None, error: BaseException) -> bool:
         refused, before, pause = isinstance(error, Refused), self.failure, self._pace.failed(error)
         self.failure = redact(str(error) if refused or isinstance(error, Retry) else f"{type(error).__name__}: {error}")
         gives_up = not self._patient and (refused or self._pace.failures >= PATIENCE)
         if gives_up or refused or self._pace.is_open:
             self._note(self.failure)
         if gives_up:
-            log.error("sink %s: %s; %d rows stay in the spool for the next run", self.sink_name, self.failure, parcel.rows)
+            rows = f"{parcel.rows} rows" if parcel else "its rows"
+            log.error("sink %s: %s; %s stay in the spool for the next run", self.sink_name, self.failure, rows)
             return False
         if self._pace.failures == OPENS_AFTER:
             seldom = "failures in a row; until it works it is only tried out, at most once in a minute"

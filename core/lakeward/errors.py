@@ -69,6 +69,7 @@ class OptionError(LakewardError, ValueError):
 class Retry(LakewardError):
     """It may work later: network, lock, throttling. The kernel tries again, after `after` seconds or by its own backoff.
 
+    A source that names a time is not read before `batch.wait` is over either, so one that reads many inputs can go on without a broken one.
     `throttled` says that the other side asked for fewer requests (429, 503, SlowDown), so that pauses never come near zero.
     """
 

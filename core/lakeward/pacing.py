@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from lakeward.errors import Refused
+from lakeward.errors import NoRoom, Refused
 
 FIRST_PAUSE, LONGEST_PAUSE, LONGEST_WISH = 0.5, 60.0, 3600.0  # seconds
 OPENS_AFTER = 5  # failures in a row
@@ -19,14 +19,15 @@ RETRIES_A_MINUTE, RETRIES_PER_ANSWER, BURST = 10.0, 0.1, 10.0  # a storm of fast
 Jitter = Callable[[float, float], float]
 
 
-def pause_after(failures: int, error: BaseException, jitter: Jitter = random.uniform, *, gently: bool = False) -> float:
+def pause_after(failures: int, error: BaseException, jitter: Jitter = random.uniform, *, gently: bool = False, least: float = 0.0) -> float:
     """Seconds until the next attempt: what the other side asked for, up to an hour, else exponential backoff with full jitter.
 
-    A sink that asked for fewer requests, or is to be asked `gently`, is left in peace for at least half of the pause.
+    A sink that asked for fewer requests, or is to be asked `gently`, is left in peace for at least half of the pause. `least` is the
+    pace at which a source is asked anyway; a source that names a time, as one of its many inputs is broken, is not asked faster.
     """
     wish = getattr(error, "after", None)
     if wish is not None and wish >= 0:
-        return float(min(wish, LONGEST_WISH))
+        return float(min(wish if isinstance(error, NoRoom) else max(wish, least), LONGEST_WISH))
     longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures, 10))
     return jitter(longest / 2 if gently or getattr(error, "throttled", False) else 0.0, longest)
 

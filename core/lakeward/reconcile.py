@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from attrs import astuple, frozen
 
-from lakeward.components import ROW
-from lakeward.pipeline import BrokenContract, Outcome
+from lakeward.components import ROW, Batch
+from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 
 
 @frozen
@@ -30,6 +30,12 @@ class Fates:
 
 
 NO_ROWS = Fates(0, 0, 0, 0)
+
+
+def transformed(pipeline: Pipeline, batch: Batch) -> tuple[Outcome, Fates]:
+    """TRANSFORM: what becomes of a batch, with a fate for each row. Raises BrokenContract."""
+    outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
+    return outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
 
 
 def fates(rows: pa.RecordBatch, unread: int, outcome: Outcome) -> Fates:

@@ -1,4 +1,7 @@
-"""The loop: READ, TRANSFORM, SPOOL, RECORD. Delivery goes on beside it, one worker for each sink."""
+"""The loop: READ, TRANSFORM, SPOOL, RECORD. Delivery goes on beside it, one worker for each sink.
+
+A batch goes straight down: `_read_what_is_there`, `_take`, `_record`, `_spool_shares`; from state.db a `Courier` takes its parcels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -23,10 +26,10 @@ from lakeward.deadletters.replay import Replay, replays
 from lakeward.deliver import PATIENCE, Courier
 from lakeward.errors import LakewardError, NoRoom, Retry
 from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
-from lakeward.pacing import pause_after
+from lakeward.pacing import LONGEST_PAUSE, pause_after
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 from lakeward.plugins import Plugins
-from lakeward.reconcile import NO_ROWS, Fates, fates
+from lakeward.reconcile import NO_ROWS, Fates, transformed
 from lakeward.recording import Recording, Share
 from lakeward.remembered import restore, stateful
 from lakeward.secrets import redact
@@ -43,29 +46,22 @@ class Run:
     """One execution of a pipeline over a held state."""
 
     def __init__(
-        self, pipeline: Pipeline, plugins: Plugins, state: State, *, once: bool, finish: bool = False, read: bool = True,
-        bell: Bell | None = None,
-    ) -> None:  # fmt: skip
-        self._pipeline, self._plugins, self._state = pipeline, plugins, state
+        self, pipeline: Pipeline, plugins: Plugins, state: State, bell: Bell, *, once: bool, finish: bool = False, read: bool = True
+    ) -> None:
+        """`bell` is rung by who wants it to stop. It ends `once` all is delivered; without `read` it only takes marked dead letters."""
+        self._pipeline, self._plugins, self._state, self._bell = pipeline, plugins, state, bell
         self._once, self._finish, self._read = once, finish, read
         self._fates = NO_ROWS
         self._couriers: list[Courier] = []
-        self._position: Position | None = None
-        self._epoch = self._sequence = 0
+        self._last = Checkpoint()  # what was recorded last
         self._unrecorded: list[str] = []  # files of the batch in hand
         self._stale = False  # a batch was taken and not recorded, so transforms must go back
         self._troubles: dict[str, str] = {}
+        self._heals = 0.0  # when a batch alone says that the source works again
         config = pipeline.config
         self.info = RunInfo(uuid.uuid4().hex[:8], config.name, config.file, state.directory, datetime.now(UTC))
         state.claim(config.name)
         self._spool = Spool(state.directory / "spool")
-        self._own_bell = bell is None  # else whoever gave it listens for signals already
-        self._bell = bell or Bell()
-
-    @property
-    def stopped_by(self) -> int:
-        """The signal that asked to stop; 0 when none did."""
-        return self._bell.stopping
 
     @property
     def abandoned(self) -> bool:
@@ -78,19 +74,10 @@ class Run:
         What is expected to fail is told in the result. Raises LakewardError when a plugin refuses the run before it begins.
         """
         try:
-            try:
-                self._plugins.manager.hook.lakeward_run_started(run=self.info)
-            except Exception as refusal:
-                raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
-            with self._bell.listen_for_signals() if self._own_bell else nullcontext():
-                self._bell.grace = LAST
-                return self._go()
-        finally:
-            if self._own_bell and not self.abandoned:
-                self._bell.close()
-
-    def _go(self) -> RunResult:
-        error = ""
+            self._plugins.manager.hook.lakeward_run_started(run=self.info)
+        except Exception as refusal:
+            raise LakewardError(f"a plugin refused the run: {redact(str(refusal))}") from refusal
+        self._bell.grace, error = LAST, ""
         try:
             self._prepare()
             if self._read:
@@ -131,8 +118,7 @@ class Run:
         """Go on from what is recorded: at the start, and after a batch that could not be recorded."""
         if self._stale:
             self._pipeline = self._pipeline.fresh()
-        recorded = self._state.checkpoint() or Checkpoint(None, 0, 0)
-        self._position, self._epoch, self._sequence = recorded.position, recorded.epoch, recorded.sequence
+        self._last = self._state.checkpoint() or Checkpoint()
         restore(self._pipeline, self._state)
         self._stale = False
 
@@ -170,7 +156,7 @@ class Run:
         config = self._pipeline.config
         failures = 0
         while not self._stopping():
-            before = self._sequence
+            before = self._last.sequence
             try:
                 self._read_what_is_there()
                 failures = 0
@@ -179,44 +165,27 @@ class Run:
                     break
                 pause = config.batch.wait.total_seconds()
             except Retry as error:
-                failures = failures + 1 if self._sequence == before else 1
+                failures = failures + 1 if self._last.sequence == before else 1
                 if self._once and failures >= PATIENCE:
                     raise
-                pause = pause_after(failures, error)
-                self._trouble(*("disk", NoRoom.told) if isinstance(error, NoRoom) else ("source", redact(str(error))))
+                pause = pause_after(failures, error, least=0.0 if self._once else config.batch.wait.total_seconds())
+                self._heals = time.monotonic() + pause + LONGEST_PAUSE
+                full = isinstance(error, NoRoom)
+                self._trouble("disk" if full else "source", NoRoom.told if full else redact(str(error)))
             self._pause(pause)
-
-    def _trouble(self, part: str, problem: str) -> None:
-        """Note what keeps READ from going on, or "" that it goes on: told when it changes, written as soon as there is room to."""
-        if problem != self._troubles.get(part, ""):
-            log.warning("%s: %s", part, problem or "works again")
-            self._troubles[part] = problem
-        with suppress(NoRoom):
-            self._state.trouble(part, problem)
-
-    def _goes_on(self) -> None:
-        for part in ("disk", "source"):
-            self._trouble(part, "")
-
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while not self._stopping() and (left := end - time.monotonic()) > 0:
-            self._bell.wait(left)
-            if not self._once:
-                self._require_couriers()
 
     def _read_what_is_there(self) -> None:
         if self._stale:
             self._resume()
-        batches = self._pipeline.source.read(self._position, self._pipeline.config.batch.rows)
+        batches = self._pipeline.source.read(self._last.position, self._pipeline.config.batch.rows)
         for batch in self._while_there_is_room(batches):
-            if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._position:
+            if batch.rows.num_rows or batch.rejected is not None or batch.events or batch.position != self._last.position:
                 self._take(batch)
-                self._goes_on()
+                self._goes_on(to_the_end=False)
             del batch  # here and where it comes from, it would take memory while the next one is read
             if self._stopping():
                 return
-        self._goes_on()
+        self._goes_on(to_the_end=True)
 
     def _while_there_is_room(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Back pressure: the source is the buffer when the spool is full. Raises NoRoom when the disk is, or nearly."""
@@ -244,6 +213,84 @@ class Run:
 
     # -- TRANSFORM, SPOOL, RECORD --------------------------------------------------------------------------------------
 
+    def _take(self, batch: Batch) -> None:
+        """TRANSFORM, then the rest. After this the batch is delivered, whatever happens."""
+        with self._all_or_nothing():
+            outcome, counted = transformed(self._pipeline, batch)
+            unread = [("source", batch.rejected)] if batch.rejected is not None else []
+            dead = all_letters(unread + outcome.dead, batch.origin, batch.epoch)
+            require_few(self._pipeline.config.dead_letters, dead, counted.dead, counted.read)
+            self._record(self._next(batch.position, batch.epoch), outcome, counted, dead, batch.origin, batch.events)
+
+    def _next(self, position: Position | None, epoch: int) -> Checkpoint:
+        return Checkpoint(position, epoch, self._last.sequence + 1)
+
+    def _record(
+        self, now: Checkpoint, outcome: Outcome, counted: Fates, dead: Sequence[DeadLetter], origin: str, events: Sequence[Event] = (),
+        replay: Replay | None = None,
+    ) -> None:  # fmt: skip
+        """SPOOL and RECORD, then wake those who deliver."""
+        require_room(self._pipeline.config.dead_letters, self._state.letters, dead)
+        shares = self._spool_shares(outcome, now)
+        rows_by_sink = {share.sink: share.rows for share in shares}
+        totals = Counter(dict(replay.totals) if replay else {})
+        for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
+            totals.update({(kind, name): rows for name, rows in counts.items()})
+        states = {name: transform.state() for name, transform in stateful(self._pipeline).items()}
+        closed = replay.closing if replay else Closing()
+        self._state.record(Recording(now.sequence, now.epoch, now.position, states, shares, dead, totals, events, origin, closed))
+        self._last = now
+        self._unrecorded.clear()
+        for event in events:
+            log.warning("source: %s: %s", event.kind, redact(event.detail))
+        counted = NO_ROWS if replay else counted  # its rows were read in an earlier run
+        self._fates += counted
+        info = BatchInfo(now.sequence, now.epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
+        self._plugins.notify("lakeward_batch_recorded", run=self.info, batch=info)
+        for courier in self._couriers:
+            if courier.sink_name in rows_by_sink:
+                courier.wake()
+
+    def _spool_shares(self, outcome: Outcome, at: Checkpoint) -> list[Share]:
+        """Encode once: sinks that take the same rows in the same encoding share one file."""
+        written: dict[tuple[int, object], tuple[str, int, str]] = {}
+        numbers = itertools.count()
+        shares = []
+        now = datetime.now(UTC)
+        for name, rows in outcome.shares.items():
+            encoding = self._pipeline.sinks[name].encoding
+            key = (id(rows), encoding)
+            if key not in written:
+                file = self._spool.write(f"{at.epoch:04d}-{at.sequence:010d}-{next(numbers)}", rows, encoding, now)
+                written[key] = (file.name, file.bytes, file.sha256)
+                self._unrecorded.append(file.name)
+            file_name, size, digest = written[key]
+            shares.append(Share(self._sink_name(name), file_name, rows.num_rows, size, digest))
+        if written:
+            self._spool.sync()
+        return shares
+
+    # -- other batches -------------------------------------------------------------------------------------------------
+
+    def _record_finish(self) -> None:
+        """Each outcome is recorded with all states, so a crash in between leaves the rest for the next `--finish`."""
+        if not self._finish or self._stopping():
+            return
+        with self._all_or_nothing():
+            for outcome in self._pipeline.finish(END_OF_INPUT):
+                if outcome.shares or outcome.dead or outcome.filtered:
+                    now = self._next(self._last.position, self._last.epoch)
+                    self._record(now, outcome, NO_ROWS, all_letters(outcome.dead, "", now.epoch), "")
+
+    def _replay(self) -> None:
+        """Dead letters that a person wants to go through again."""
+        with self._all_or_nothing():
+            for again in replays(self._pipeline, self._state.letters, {self._sink_name(sink): sink for sink in self._pipeline.sinks}):
+                now = self._next(self._last.position, again.epoch)
+                self._record(now, again.outcome, again.counted, again.dead, again.origin, replay=again)
+                if self._stopping():  # the others stay marked for the next run
+                    return
+
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
         """What transforms took is recorded or, when there is no room, taken again later by transforms as they were before."""
@@ -259,79 +306,27 @@ class Run:
         except Retry as error:  # states may have changed already: reading the batch again would count rows twice
             raise BrokenContract(f"a transform asked to try again, which only sources and sinks may do: {error}") from error
 
-    def _take(self, batch: Batch) -> None:
-        with self._all_or_nothing():
-            outcome = self._pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
-            refused = batch.rejected.num_rows if batch.rejected is not None else 0
-            counted = fates(batch.rows, refused, outcome)
-            unread = [("source", batch.rejected)] if batch.rejected is not None else []
-            dead = all_letters(unread + outcome.dead, batch.origin, batch.epoch)
-            require_few(self._pipeline.config.dead_letters, dead, counted.dead, counted.read)
-            self._epoch, self._position = batch.epoch, batch.position
-            self._record(outcome, counted, dead, batch.origin, batch.events)
+    # -- what keeps READ from going on ---------------------------------------------------------------------------------
 
-    def _record_finish(self) -> None:
-        """Each outcome is recorded with all states, so a crash in between leaves the rest for the next `--finish`."""
-        if not self._finish or self._stopping():
-            return
-        with self._all_or_nothing():
-            for outcome in self._pipeline.finish(END_OF_INPUT):
-                if outcome.shares or outcome.dead or outcome.filtered:
-                    self._record(outcome, NO_ROWS, all_letters(outcome.dead, "", self._epoch), "")
+    def _trouble(self, part: str, problem: str) -> None:
+        """Note what keeps READ from going on, or "" that it goes on: told when it changes, written as soon as there is room to."""
+        if problem != self._troubles.get(part, ""):
+            log.warning("%s: %s", part, problem or "works again")
+            self._troubles[part] = problem
+        with suppress(NoRoom):
+            self._state.trouble(part, problem)
 
-    def _replay(self) -> None:
-        """Dead letters that a person wants to go through again."""
-        with self._all_or_nothing():
-            for again in replays(self._pipeline, self._state, {self._sink_name(sink): sink for sink in self._pipeline.sinks}):
-                self._epoch = again.epoch
-                self._record(again.outcome, again.counted, again.dead, again.origin, replay=again)
-                if self._stopping():  # the others stay marked for the next run
-                    return
+    def _goes_on(self, *, to_the_end: bool) -> None:
+        """A batch says nothing about other inputs of the source; a read to the end does, or a long one without trouble."""
+        for part in ("disk", "source") if to_the_end or time.monotonic() > self._heals else ("disk",):
+            self._trouble(part, "")
 
-    def _record(
-        self, outcome: Outcome, counted: Fates, dead: Sequence[DeadLetter], origin: str, events: Sequence[Event] = (),
-        replay: Replay | None = None,
-    ) -> None:  # fmt: skip
-        require_room(self._pipeline.config.dead_letters, self._state, dead)
-        sequence = self._sequence + 1
-        shares = self._spool_shares(outcome, sequence)
-        rows_by_sink = {share.sink: share.rows for share in shares}
-        totals = Counter(dict(replay.totals) if replay else {})
-        for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
-            totals.update({(kind, name): rows for name, rows in counts.items()})
-        states = {name: transform.state() for name, transform in stateful(self._pipeline).items()}
-        closed = replay.closing if replay else Closing()
-        self._state.record(Recording(sequence, self._epoch, self._position, states, shares, dead, totals, events, origin, closed))
-        self._sequence = sequence
-        self._unrecorded.clear()
-        for event in events:
-            log.warning("source: %s: %s", event.kind, redact(event.detail))
-        counted = NO_ROWS if replay else counted  # its rows were read in an earlier run
-        self._fates += counted
-        info = BatchInfo(sequence, self._epoch, origin, counted.read, counted.dead, dict(outcome.filtered), rows_by_sink)
-        self._plugins.notify("lakeward_batch_recorded", run=self.info, batch=info)
-        for courier in self._couriers:
-            if courier.sink_name in rows_by_sink:
-                courier.wake()
-
-    def _spool_shares(self, outcome: Outcome, sequence: int) -> list[Share]:
-        """Encode once: sinks that take the same rows in the same encoding share one file."""
-        written: dict[tuple[int, object], tuple[str, int, str]] = {}
-        numbers = itertools.count()
-        shares = []
-        now = datetime.now(UTC)
-        for name, rows in outcome.shares.items():
-            encoding = self._pipeline.sinks[name].encoding
-            key = (id(rows), encoding)
-            if key not in written:
-                file = self._spool.write(f"{self._epoch:04d}-{sequence:010d}-{next(numbers)}", rows, encoding, now)
-                written[key] = (file.name, file.bytes, file.sha256)
-                self._unrecorded.append(file.name)
-            file_name, size, digest = written[key]
-            shares.append(Share(self._sink_name(name), file_name, rows.num_rows, size, digest))
-        if written:
-            self._spool.sync()
-        return shares
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._stopping() and (left := end - time.monotonic()) > 0:
+            self._bell.wait(left)
+            if not self._once:
+                self._require_couriers()
 
     # -- names and news ------------------------------------------------------------------------------------------------
 

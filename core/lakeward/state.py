@@ -187,14 +187,6 @@ class State:
         names = ("sink", "sequence", "location", "details", "at")
         return [dict(zip(names, (*row[:3], json.loads(row[3]), row[4]), strict=True)) for row in self._rows(query)]
 
-    def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest dead letters."""
-        return self.letters.find(limit)
-
-    def dead_letter_counts(self) -> dict[tuple[str, str], int]:
-        """Open dead letters by stage and reason."""
-        return self.letters.counts()
-
     def events(self, limit: int = 100) -> list[dict[str, Any]]:
         """The newest events."""
         names = ("at", "kind", "origin", "detail", "rows")

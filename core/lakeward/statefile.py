@@ -165,10 +165,10 @@ def prepare(connection: sqlite3.Connection, found: int) -> None:
 class Checkpoint:
     """Where the last recorded batch ended."""
 
-    position: Position | None
+    position: Position | None = None
     """None when something was recorded before the first batch."""
-    epoch: int
-    sequence: int
+    epoch: int = 0
+    sequence: int = 0
     at: str = field(default="", eq=False)
     """When it was recorded."""
 

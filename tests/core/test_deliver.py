@@ -113,6 +113,31 @@ def test_trouble_with_the_state_is_tried_again_and_counted_once(tmp_path: Path) 
         assert (at.courier.delivered, at.courier.failure, len(at.heard)) == (3, "", 1)
 
 
+def test_a_state_that_cannot_be_asked_for_a_parcel_is_asked_again(tmp_path: Path) -> None:
+    sink = Scripted()
+    with desk(tmp_path, sink, parcels=0) as at, closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("ALTER TABLE parcels RENAME TO away")
+        at.courier.start()
+        at.until(lambda: "no such table: parcels" in at.courier.failure)
+        other.execute("ALTER TABLE away RENAME TO parcels")
+        at.until(lambda: not at.courier.failure)
+        at.record(1)
+        at.courier.wake()
+        at.until(lambda: at.heard)
+        assert (sink.given, at.courier.gave_up) == ([1], False)
+
+
+def test_the_impatient_give_up_on_a_state_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lakeward.pacing.LONGEST_PAUSE", 0.01)
+    with desk(tmp_path, Scripted(), patient=False) as at, closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("ALTER TABLE parcels RENAME TO away")
+        at.courier.start()
+        at.courier.join(5)
+        assert at.courier.gave_up
+        assert "no such table: parcels" in at.courier.failure
+        other.execute("ALTER TABLE away RENAME TO parcels")
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt
 
@@ -172,7 +197,7 @@ def test_rejected_rows_are_dead_letters_and_the_next_parcel_goes_on(tmp_path: Pa
     with desk(tmp_path, sink) as at:
         at.courier.start()
         at.until(lambda: at.heard)
-        assert [letter["row_low"] for letter in at.state.dead_letters()] == [3, 2, 1]
+        assert [letter["row_low"] for letter in at.state.letters.find()] == [3, 2, 1]
         assert (sink.given, at.state.totals()) == ([2], {"delivered": {"out": 3}, "refused": {"out": 3}})
 
 

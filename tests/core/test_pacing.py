@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakeward.errors import Refused, Retry
+from lakeward.errors import NoRoom, Refused, Retry
 from lakeward.pacing import BURST, LONGEST_PAUSE, LONGEST_WISH, OPENS_AFTER, RETRIES_A_MINUTE, RETRIES_PER_ANSWER, Pace, pause_after
 
 WISHES = st.none() | st.floats(allow_nan=True, allow_infinity=True)
@@ -34,6 +34,12 @@ def test_who_asks_for_fewer_requests_gets_half_of_the_pause_at_least() -> None:
 def test_a_wish_is_granted_up_to_an_hour() -> None:
     assert [pause_after(3, Retry("busy", after), at(1)) for after in (0, 7.5, 3600, 3601, math.inf)] == [0, 7.5, 3600, 3600, 3600]
     assert [pause_after(1, Retry("busy", after), at(1)) for after in (-1, math.nan, -math.inf)] == [1, 1, 1], "no wish at all"
+
+
+def test_a_wish_makes_a_source_no_faster_than_its_usual_pace_unless_it_waits_for_room() -> None:
+    assert [pause_after(1, Retry("one is broken", after), at(1), least=5) for after in (0, 2, 7)] == [5, 5, 7]
+    assert pause_after(1, NoRoom("full"), at(1), least=600) == 1
+    assert pause_after(1, Retry("locked"), at(1), least=600) == 1, "no wish at all"
 
 
 @given(st.integers(1, 10**9), ERRORS, st.floats(0, 1), st.booleans())

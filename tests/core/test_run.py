@@ -21,6 +21,7 @@ import pytest
 from attrs import define, field
 
 from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, filtered, rejected
+from lakeward.bell import Bell
 from lakeward.config import load
 from lakeward.errors import LakewardError, NoRoom
 from lakeward.hookspecs import hookimpl
@@ -110,7 +111,7 @@ def _is(number: int) -> Callable[[pa.RecordBatch], Any]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Callable[..., Any]:
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Run a pipeline once: `start(script, sinks, links, transforms)`."""
     file = tmp_path / "p.yaml"
     file.write_text("name: p\nsource: {use: scripted}\nsinks: {out: {use: folder}}\nbatch: {rows: 4, wait: 10ms}\n")
@@ -125,10 +126,19 @@ def start(tmp_path: Path) -> Callable[..., Any]:
         links = links or {name: [("source", "main")] for name in sinks}
         pipeline = Pipeline(load(file), "main", ScriptedSource(script), steps, sinks, links)
         with State.hold(tmp_path / state) as held:
-            result = Run(pipeline, loaded, held, once=once, finish=finish).execute()
-            return result, held.totals(), held.dead_letters(), held.waiting()
+            bell = Bell()
+            one = Run(pipeline, loaded, held, bell, once=once, finish=finish)
+            try:
+                with bell.listen_for_signals():
+                    result = one.execute()
+            finally:
+                (rung.append if one.abandoned else Bell.close)(bell)
+            return result, held.totals(), held.letters.find(), held.waiting()
 
-    return run
+    rung: list[Bell] = []  # by workers that were left behind
+    yield run
+    for bell in rung:
+        bell.close()
 
 
 def test_delivers_every_row_in_batches_of_the_configured_size(start: Any, tmp_path: Path) -> None:
@@ -629,4 +639,16 @@ def test_what_keeps_a_source_from_being_read_is_noted_until_it_works(start: Any,
     sink = Folder(tmp_path / "out")
     script = [ROWS[:4], *[Fail(Retry("locked", after=0.001)) for _ in range(3)], ROWS[4:]]
     start(script, {"out": sink}, plugins=[Watch()])
-    assert noted == [{}, {"source": "locked"}, {}]
+    assert noted == [{}, {"source": "locked"}, {"source": "locked"}]
+    with State.look(tmp_path / "state") as state:
+        assert state
+        assert state.troubles() == {}
+
+
+def test_one_broken_input_is_told_once_although_the_others_give_batches(start: Any, tmp_path: Path, caplog: Any) -> None:
+    broken = [Fail(Retry("one of two is broken", after=0.001)) for _ in range(3)]
+    script = [ROWS[:2], broken[0], ROWS[2:5], broken[1], ROWS[5:8], broken[2], ROWS[8:]]
+    result, *_ = start(script, {"out": Folder(tmp_path / "out")})
+    assert result.status == "done"
+    told = [record.getMessage() for record in caplog.records if record.getMessage().startswith("source: ")]
+    assert told == ["source: one of two is broken", "source: works again"]

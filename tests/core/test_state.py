@@ -49,7 +49,7 @@ def test_a_new_state_is_empty(tmp_path: Path) -> None:
     with State.hold(tmp_path / "a" / "b") as state:
         assert (state.checkpoint(), state.transform_state("x"), next_parcel(state, "x")) == (None, None, None)
         assert (state.waiting(), state.waiting_bytes(), set(state.checksums()), state.totals()) == ({}, 0, set(), {})
-        assert (state.receipts(), state.dead_letters(), state.dead_letter_counts()) == ([], [], {})
+        assert (state.receipts(), state.letters.find(), state.letters.counts()) == ([], [], {})
 
 
 def test_all_of_a_batch_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_all_of_a_batch_is_there_after_a_restart(tmp_path: Path) -> None:
         parcel = must(next_parcel(state, "raw"))
         assert (parcel.path, parcel.rows, parcel.sha256) == (SPOOL / "f1.parquet", 10, "sha1")
         assert str(parcel.token) == f"pipe/raw-{life}-0003-0000000001"
-        assert state.dead_letter_counts() == {("source", "utf8"): 1}
+        assert state.letters.counts() == {("source", "utf8"): 1}
 
 
 def test_parcels_come_in_the_order_of_their_batches_for_each_sink_alone(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_rows_that_a_sink_refuses_become_dead_letters_and_are_counted(tmp_path: 
             must(next_parcel(state, "a")), [evolve(LETTER, stage="sink a", reason="sink_rejected", detail="x" * 900, row=1, row_high=3)] * 2
         )
         state.settle(must(next_parcel(state, "a")), Receipt("x"))
-        newest, _, oldest = state.dead_letters()
+        newest, _, oldest = state.letters.find()
         assert (newest["stage"], newest["row_low"], newest["row_high"], newest["detail"]) == ("sink a", 1, 3, "x" * 500)
         assert (oldest["stage"], oldest["row_low"], oldest["row_high"], oldest["payload"], oldest["status"]) == (
             "source",
@@ -125,8 +125,8 @@ def test_rows_that_a_sink_refuses_become_dead_letters_and_are_counted(tmp_path: 
             '{"a": 1}',
             "open",
         )
-        assert [letter["id"] for letter in state.dead_letters(limit=2)] == [3, 2]
-        assert state.dead_letter_counts() == {("sink a", "sink_rejected"): 2, ("source", "utf8"): 1}
+        assert [letter["id"] for letter in state.letters.find(limit=2)] == [3, 2]
+        assert state.letters.counts() == {("sink a", "sink_rejected"): 2, ("source", "utf8"): 1}
         assert state.totals() == {"rows": {"read": 15}, "filtered": {"hot: rule": 2}, "refused": {"a": 10}, "delivered": {"a": 10}}
 
 
@@ -143,7 +143,7 @@ def test_a_batch_that_cannot_be_recorded_changes_nothing(tmp_path: Path) -> None
             with pytest.raises((sqlite3.IntegrityError, TypeError)):
                 state.record(wrong)
             assert (state.checkpoint(), state.totals(), state.waiting()) == before
-        assert state.dead_letters() == []
+        assert state.letters.find() == []
         state.record(batch(2, "a"))
 
 

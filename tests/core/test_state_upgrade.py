@@ -58,7 +58,7 @@ def test_a_state_of_schema_1_goes_on(tmp_path: Path, position: dict[str, object]
             assert (state.life, state.checkpoint()) == ("cafe0123", Checkpoint(position, 2, 8))
             assert state.transform_state("main.windows") == b"\x01\x02"
             assert state.waiting() == {"lake": (2, 15)}
-            assert [letter["row_low"] for letter in state.dead_letters()] == [41]
+            assert [letter["row_low"] for letter in state.letters.find()] == [41]
             assert (state.totals(), state.events(), state.troubles()) == ({"rows": {"read": 100}}, [], {})
             parcel = state.next_parcel("lake", "old", tmp_path / "spool")
             assert parcel is not None

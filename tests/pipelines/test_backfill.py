@@ -6,8 +6,6 @@ import json
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -19,6 +17,8 @@ from typing import Any
 import duckdb
 import polars
 import pytest
+
+from commands import ended, lakeward, start, until
 
 YAML = """
 name: demo
@@ -51,22 +51,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lakeward", *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == code, (out, errors)
-    assert "Traceback" not in errors
-    return out, errors
-
-
-def lakeward(folder: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
-    return ended(start(folder, *arguments), code)
-
-
 @contextmanager
 def live(folder: Path) -> Iterator[Callable[[], int]]:
     """A run and a sensor at work, until the block is over and all has arrived; then the number of rows can be asked."""
@@ -86,20 +70,13 @@ def live(folder: Path) -> Iterator[Callable[[], int]]:
         yield lambda: written[0]
         stop.set()
         sensor.join()
-        until(lambda: json.loads(lakeward(folder, "status", "demo.yaml", "--json")[0])["rows"]["read"] == written[0])
+        until(lambda: json.loads(lakeward(folder, "status", "demo.yaml", "--json").stdout)["rows"]["read"] == written[0])
     finally:
         stop.set()
         sensor.join()
         run.send_signal(signal.SIGTERM)
         ended(run, 143)
     lakeward(folder, "run", "demo.yaml", "--once", "--finish")
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def in_raw(folder: Path) -> Counter[Any]:
@@ -133,6 +110,7 @@ def sums(rows: Counter[Any]) -> Counter[Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_rows_of_the_range_arrive_twice_and_all_others_once_although_the_backfill_is_killed(folder: Path) -> None:
     kills = 0
     with live(folder):
@@ -144,7 +122,7 @@ def test_rows_of_the_range_arrive_twice_and_all_others_once_although_the_backfil
             backfill.kill()
             backfill.communicate()
             kills += backfill.returncode == -signal.SIGKILL
-        out, _ = lakeward(folder, "backfill", "demo.yaml", *RANGE)
+        out = lakeward(folder, "backfill", "demo.yaml", *RANGE).stdout
         assert "done" in out
     assert kills >= 1
     rows = wanted(folder)
@@ -153,29 +131,30 @@ def test_rows_of_the_range_arrive_twice_and_all_others_once_although_the_backfil
     assert in_sums(folder) == sums(rows), "windows are left out, unless they are named"
     lives = {file.name.split("-")[1] for file in (folder / "lake" / "raw").glob("*.parquet")}
     assert len(lives) == 2
-    (event,) = [one for one in json.loads(lakeward(folder, "status", "demo.yaml", "--json")[0])["events"] if one["kind"] == "backfill"]
+    (event,) = [one for one in json.loads(lakeward(folder, "status", "demo.yaml", "--json").stdout)["events"] if one["kind"] == "backfill"]
     assert event["detail"].startswith("rows 101 to 900 for raw, cool, asked by ")
     assert event["detail"].endswith(": table was restored")
     assert not (folder / ".lakeward" / "demo" / "backfill-101-900" / "reserve").exists()
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_what_is_done_is_done_until_it_is_wanted_again(folder: Path) -> None:
     lakeward(folder, "run", "demo.yaml", "--once")
-    _, errors = lakeward(folder, "backfill", "demo.yaml", *RANGE, "--by", "ada")
+    errors = lakeward(folder, "backfill", "demo.yaml", *RANGE, "--by", "ada").stderr
     assert "not part of this backfill: sums" in errors
-    out, _ = lakeward(folder, "backfill", "demo.yaml", *RANGE)
+    out = lakeward(folder, "backfill", "demo.yaml", *RANGE).stdout
     assert "was done already; --again does it anew" in out
-    assert json.loads(lakeward(folder, "backfill", "demo.yaml", *RANGE, "--json")[0])["done"] is True
+    assert json.loads(lakeward(folder, "backfill", "demo.yaml", *RANGE, "--json").stdout)["done"] is True
     assert in_raw(folder) == wanted(folder)
     lakeward(folder, "backfill", "demo.yaml", *RANGE, "--again", "--sinks", "raw")
     assert in_raw(folder) == wanted(folder, 3), "for other sinks it is another backfill"
     lakeward(folder, "backfill", "demo.yaml", *RANGE, "--again")
     assert in_raw(folder) == wanted(folder, 4)
     assert in_cool(folder) == cool(wanted(folder, 3))
-    events = json.loads(lakeward(folder, "status", "demo.yaml", "--json")[0])["events"]
+    events = json.loads(lakeward(folder, "status", "demo.yaml", "--json").stdout)["events"]
     assert [event["kind"] for event in events] == ["backfill"] * 3
-    epochs = [json.loads(lakeward(folder, "status", "--state-dir", str(place), "--json")[0])["epoch"] for place in places(folder)]
+    epochs = [json.loads(lakeward(folder, "status", "--state-dir", str(place), "--json").stdout)["epoch"] for place in places(folder)]
     assert sorted(epochs) == [2_000_000, 3_000_000]
 
 
@@ -201,14 +180,14 @@ def test_windows_of_the_range_alone_are_made_when_they_are_named(folder: Path) -
     ],
 )
 def test_mistakes_are_told_before_anything_is_done(folder: Path, arguments: list[str], code: int, message: str) -> None:
-    _, errors = lakeward(folder, "backfill", "demo.yaml", *arguments, code=code)
+    errors = lakeward(folder, "backfill", "demo.yaml", *arguments, code=code).stderr
     assert message in errors
     assert not (folder / "lake").exists()
 
 
 def test_an_input_that_is_not_there_is_one_line(folder: Path) -> None:
     lakeward(folder, "run", "demo.yaml", "--once")
-    _, errors = lakeward(folder, "backfill", "demo.yaml", *RANGE, "--origin", "north/other.db", code=1)
+    errors = lakeward(folder, "backfill", "demo.yaml", *RANGE, "--origin", "north/other.db", code=1).stderr
     assert "the source cannot read that again: origin: " in errors
     assert in_raw(folder) == wanted(folder, 1)
 

@@ -107,6 +107,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_every_row_arrives_once_through_a_bad_network_and_kill_9(folder: Path, s3: S3Server) -> None:
     write_rows(folder, ROWS)
     give_credentials(folder, s3.access_key_id, s3.secret_access_key)

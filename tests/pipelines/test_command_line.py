@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
 import sqlite3
@@ -12,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars
 import pytest
+
+import commands
+from commands import start, until
 
 YAML = """
 name: demo
@@ -45,28 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lakeward(folder: Path) -> Lakeward:
-    def run(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
-        ran = subprocess.run(
-            [sys.executable, "-m", "lakeward", *arguments],
-            cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert ran.returncode == code, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return run
-
-
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lakeward", "run", "demo.yaml", *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+    return partial(commands.lakeward, folder)
 
 
 def test_run_once_says_where_every_row_went(lakeward: Lakeward) -> None:
@@ -91,7 +72,7 @@ def test_a_second_run_once_writes_nothing_and_is_quick(lakeward: Lakeward, folde
 
 def test_status_before_during_and_after_a_run(lakeward: Lakeward, folder: Path) -> None:
     assert "has not run yet" in lakeward("status", "demo.yaml").stdout
-    running = start(folder)
+    running = start(folder, "run", "demo.yaml")
     try:
         until(lambda: json.loads(lakeward("status", "demo.yaml", "--json").stdout).get("rows", {}).get("read") == 1000)
     finally:
@@ -104,7 +85,7 @@ def test_status_before_during_and_after_a_run(lakeward: Lakeward, folder: Path) 
 
 
 def test_a_second_instance_is_sent_away_with_3(lakeward: Lakeward, folder: Path) -> None:
-    running = start(folder)
+    running = start(folder, "run", "demo.yaml")
     try:
         until((folder / ".lakeward" / "demo" / "state.db").exists)
         time.sleep(0.2)
@@ -119,7 +100,7 @@ def test_a_second_instance_is_sent_away_with_3(lakeward: Lakeward, folder: Path)
 def test_a_signal_ends_within_eight_seconds_with_its_code_and_loses_nothing(
     lakeward: Lakeward, folder: Path, number: int, code: int
 ) -> None:
-    running = start(folder)
+    running = start(folder, "run", "demo.yaml")
     until((folder / "lake" / "raw").exists)
     began = time.monotonic()
     running.send_signal(number)
@@ -130,7 +111,7 @@ def test_a_signal_ends_within_eight_seconds_with_its_code_and_loses_nothing(
 
 
 def test_control_c_ends_with_130_and_loses_nothing(lakeward: Lakeward, folder: Path) -> None:
-    running = start(folder)
+    running = start(folder, "run", "demo.yaml")
     time.sleep(1.5)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=9)

@@ -146,6 +146,7 @@ def checked(file: Path, plugins: Plugins) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 @pytest.mark.parametrize("seed", range(4))
 def test_any_damaged_file_is_good_or_refused_in_words(folder: Path, caplog: pytest.LogCaptureFixture, seed: int) -> None:
     caplog.set_level(logging.ERROR)
@@ -170,6 +171,7 @@ def test_any_damaged_file_is_good_or_refused_in_words(folder: Path, caplog: pyte
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_the_command_itself_ends_with_0_or_2(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     luck, texts, file = random.Random(99), [example.read_text() for example in EXAMPLES], folder / "command.yaml"
     ended: Callable[[], object] = main

@@ -12,11 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+
+import commands
+from commands import until, write_readings
 
 YAML = """
 name: demo
@@ -30,30 +34,16 @@ STATE = Path(".lakeward") / "demo"
 NAMESPACE = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
 
 
-def write_rows(folder: Path, many: int) -> None:
-    with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
-        database.execute("CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, temperature REAL)")
-        rows = [("2026-01-01T00:00:00Z", float(n)) for n in range(many)]
-        database.executemany("INSERT INTO readings (timestamp, temperature) VALUES (?, ?)", rows)
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "demo.yaml").write_text(YAML)
-    write_rows(tmp_path, 500)
+    write_readings(tmp_path, 500)
     return tmp_path
 
 
 @pytest.fixture
 def lakeward(folder: Path) -> Lakeward:
-    def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "lakeward", *arguments]
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-        assert ran.returncode == code, (ran.stdout, ran.stderr)
-        assert "Traceback" not in ran.stderr
-        return ran
-
-    return run
+    return partial(commands.lakeward, folder)
 
 
 @contextmanager
@@ -65,13 +55,6 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait(20)
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
 
 
 def arrivals(folder: Path) -> Counter[int]:
@@ -115,7 +98,7 @@ def test_rows_are_jumped_over_and_a_position_can_be_set_by_hand(lakeward: Lakewa
 def test_one_file_of_many_is_read_again_by_a_new_position_and_by_a_backfill(lakeward: Lakeward, folder: Path) -> None:
     for name in ("north", "south"):
         (folder / "sites" / name).mkdir(parents=True)
-        write_rows(folder / "sites" / name, 30)
+        write_readings(folder / "sites" / name, 30)
     (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sites/*/sensor.db"))
 
     def arrived() -> list[int]:
@@ -133,6 +116,32 @@ def test_one_file_of_many_is_read_again_by_a_new_position_and_by_a_backfill(lake
     lakeward("backfill", "demo.yaml", "--from", "26", "--to", "30", "--origin", north, "--reason", "x")
     assert arrived() == [2] * 20 + [3] * 5 + [4] * 5
     assert "name the input" in lakeward("backfill", "demo.yaml", "--from", "1", "--to", "9", "--reason", "x", code=1).stderr
+
+
+def test_a_new_position_of_one_file_leaves_those_of_all_others_and_no_epoch_comes_twice(lakeward: Lakeward, folder: Path) -> None:
+    for name in ("north", "south"):
+        (folder / "sites" / name).mkdir(parents=True)
+        write_readings(folder / "sites" / name, 30)
+    (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sites/*/sensor.db"))
+
+    def position() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(lakeward("position", "show", "demo.yaml", "--json").stdout)["position"]
+        return found
+
+    def set_to(key: int) -> int:
+        lakeward("position", "set", "demo.yaml", "--to", str(key), "--origin", "north/sensor.db", "--reason", "x")
+        lakeward("run", "demo.yaml", "--once")
+        return int(position()["north/sensor.db"]["epoch"])
+
+    lakeward("run", "demo.yaml", "--once")
+    south = position()["south/sensor.db"]
+    epochs = [0, set_to(20)]
+    with closing(sqlite3.connect(folder / "sites/north/sensor.db")) as database, database:
+        database.execute("UPDATE readings SET temperature = temperature + 100")
+    lakeward("run", "demo.yaml", "--once")
+    epochs += [int(position()["north/sensor.db"]["epoch"]), set_to(25)]
+    assert epochs == [0, 1_000_000, 1_000_001, 2_000_000]
+    assert position()["south/sensor.db"] == south
 
 
 @pytest.mark.parametrize(
@@ -202,6 +211,24 @@ def test_a_state_that_is_removed_under_a_run_ends_it_with_one_line(folder: Path)
         == f"lakeward: {folder / STATE}: somebody removed the state; a new run begins anew and sends every row again"
     )
     assert "Traceback" not in errors
+
+
+def test_a_key_that_no_row_can_have_is_one_line(lakeward: Lakeward) -> None:
+    said = lakeward("position", "set", "demo.yaml", "--to", str(2**63), "--reason", "x", code=1).stderr
+    assert said.count("\n") == 1
+    assert "no key is below -9223372036854775808 or above 9223372036854775807" in said
+
+
+def test_a_run_that_is_to_go_on_waits_for_a_database_that_is_locked(lakeward: Lakeward, folder: Path) -> None:
+    (folder / "demo.yaml").write_text(YAML.replace("path: sensor.db", "path: sensor.db, busy_timeout: 10ms"))
+    with closing(sqlite3.connect(folder / "sensor.db", isolation_level=None)) as sensor:
+        sensor.execute("BEGIN EXCLUSIVE")
+        assert "database is locked" in lakeward("run", "demo.yaml", "--once", code=1).stderr
+        with running(folder) as process:
+            time.sleep(2)
+            assert process.poll() is None
+            sensor.execute("COMMIT")
+            until(lambda: (folder / "lake" / "raw").exists() and sum(arrivals(folder).values()) == 500)
 
 
 def test_a_position_is_not_set_under_a_run_that_is_alive(lakeward: Lakeward, folder: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from crash.program import environment
+from lakeward.bell import Bell
 from lakeward.config import load
 from lakeward.pipeline import plan
 from lakeward.plugins import load_plugins
@@ -58,8 +59,8 @@ def run(folder: Path) -> str:
     """The next run, in this process."""
     config = load(folder / "p.yaml")
     plugins = load_plugins()
-    with State.hold(folder / ".lakeward" / "p") as state, closing(plan(config, plugins)) as pipeline:
-        return Run(pipeline, plugins, state, once=True).execute().error
+    with State.hold(folder / ".lakeward" / "p") as state, closing(plan(config, plugins)) as pipeline, closing(Bell()) as bell:
+        return Run(pipeline, plugins, state, bell, once=True).execute().error
 
 
 POINTS = [

@@ -18,11 +18,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
+import commands
+from commands import ended, lakeward, until, write_readings
+
 MODULE = """
 import socket
 import sqlite3
 from attrs import define
-from lakeward import Component, Encoding, hookimpl
+from lakeward import Component, Encoding, Retry, hookimpl
 
 LAKEWARD_API = (1, 0)
 ENDLESS = "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
@@ -33,6 +36,7 @@ def lakeward_components():
     return [
         Component("transform", "busy", "stuck_plugin:Busy", "Is busy inside C for ever."),
         Component("sink", "hanging", "stuck_plugin:Hanging", "Waits for an answer for ever."),
+        Component("sink", "away", "stuck_plugin:Away", "Can be asked again in a minute."),
     ]
 
 
@@ -55,22 +59,22 @@ class Hanging:
         one.recv(1)
     def close(self):
         pass
+@define
+class Away:
+    encoding = Encoding()
+    def deliver(self, parcel):
+        print("in hand", flush=True)
+        raise Retry("nobody is there", after=60)
+    def close(self):
+        pass
 """
 LIMIT = 8.0  # seconds from the signal to the end
 SLOW = 4.0  # more, on a machine that does other things
 
 
-def write_rows(file: Path, many: int) -> None:
-    with closing(sqlite3.connect(file)) as database, database:
-        database.execute("CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, temperature REAL)")
-        database.executemany(
-            "INSERT INTO readings (timestamp, temperature) VALUES ('2026-01-01T00:00:00Z', ?)", [(n,) for n in range(many)]
-        )
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_rows(tmp_path / "sensor.db", 5_000)
+    write_readings(tmp_path, 5_000)
     (tmp_path / "stuck_plugin.py").write_text(MODULE)
     info = tmp_path / "stuck_plugin-1.0.dist-info"
     info.mkdir()
@@ -104,13 +108,6 @@ def killed_at_last(*running: subprocess.Popen[str]) -> Iterator[None]:
         for one in running:
             one.kill()
             one.wait(20)
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
 
 
 def said(folder: Path, name: str, words: str, stream: str = "err") -> Callable[[], bool]:
@@ -169,12 +166,31 @@ def test_the_second_signal_ends_at_once_although_a_sink_hangs(folder: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sink", ["hanging", "away"])
+def test_a_replay_that_is_told_to_stop_ends_with_143_and_its_row_waits(folder: Path, sink: str) -> None:
+    with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
+        database.execute("INSERT INTO readings (timestamp, temperature) VALUES ('2026-01-01T00:00:00Z', 'n/a')")
+    write_pipeline(folder, "demo")
+    lakeward(folder, "run", "demo.yaml", "--once")
+    write_pipeline(folder, "demo", sink=f"{{use: {sink}}}", source=", types: {temperature: text}")
+    paths = os.pathsep.join(filter(None, [str(folder), *sys.path]))
+    replay = commands.start(folder, "dead-letters", "replay", "demo.yaml", "--all", PYTHONPATH=paths)
+    with killed_at_last(replay):
+        assert replay.stdout
+        assert replay.stdout.readline() == "in hand\n"
+        replay.send_signal(signal.SIGTERM)
+        ended(replay, 143)
+    status = json.loads(lakeward(folder, "status", "demo.yaml", "--json").stdout)
+    assert (status["rows"]["dead"], status["sinks"]["out"]["waiting"], status["dead_letters"]) == (0, 1, [])
+
+
+@pytest.mark.slow
 def test_at_any_moment_what_is_recorded_is_safe(folder: Path) -> None:
     many = int(os.environ.get("LAKEWARD_SIGNALS", "15"))
     write_pipeline(folder, "demo", batch=50)
     dice = random.Random(8)
     for number in range(many):
-        write_rows(folder / "sensor.db", 200)
+        write_readings(folder, 200)
         running = start(folder, "demo")
         with killed_at_last(running):
             if number % 3:
@@ -187,9 +203,7 @@ def test_at_any_moment_what_is_recorded_is_safe(folder: Path) -> None:
             code = running.wait(LIMIT + SLOW)
         assert code in (128 + signalled, -signalled), (folder / "demo.err").read_text()  # the latter before lakeward listens
         assert time.monotonic() - began < LIMIT + SLOW
-    last = subprocess.run(
-        [sys.executable, "-m", "lakeward", "run", "demo.yaml", "--once", "--json"], cwd=folder, capture_output=True, text=True, check=True
-    )
+    last = lakeward(folder, "run", "demo.yaml", "--once", "--json")
     assert json.loads(last.stdout)["rows"]["read"] == 5_000 + 200 * many
     ids = duckdb.sql(f"SELECT count(*), count(DISTINCT id) FROM '{folder}/lake/demo/*.parquet'").fetchall()
     assert ids == [(5_000 + 200 * many, 5_000 + 200 * many)]

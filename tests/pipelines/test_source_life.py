@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import polars
+
+from commands import lakeward
 
 YAML = "name: demo\nsource: {use: sqlite, path: sensor.db}\nsinks: {raw: {use: parquet, path: lake, row_key: true}}\nbatch: {rows: 40}\n"
 
@@ -17,12 +17,6 @@ def sensor(folder: Path, tag: str, rows: int) -> None:
     with closing(sqlite3.connect(folder / "sensor.db")) as connection, connection:
         connection.execute("CREATE TABLE IF NOT EXISTS readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT)")
         connection.executemany("INSERT INTO readings (timestamp) VALUES (?)", [(f"{tag} {number}",) for number in range(rows)])
-
-
-def lakeward(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lakeward", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=60
-    )
 
 
 def test_a_database_that_is_replaced_between_runs_loses_nothing_and_is_told_once(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def command(
                 state.claim(config.name)
                 if state.checkpoint() is None:
                     _first_record(state, pipeline, main, about, first, last, origin)
-                return Run(pipeline, plugins, state, once=True, finish=True, bell=bell)
+                return Run(pipeline, plugins, state, bell, once=True, finish=True)
 
             code = carry_out(where, begin, True, bell, as_json, lambda state: _mark_done(state, f"{first} to {last}"))
         sys.exit(code)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,8 @@ from lakeward.cli.answer import answer
 from lakeward.cli.in_order import InOrder
 from lakeward.cli.logs import start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_of, state_dir_option
-from lakeward.cli.running import show_progress
+from lakeward.cli.rereading import with_reason
+from lakeward.cli.running import end_process, exit_code, listening, planned, show_progress
 from lakeward.cli.table import table
 from lakeward.errors import LakewardError, StateInUse
 
@@ -155,7 +154,7 @@ def replay(
     with State.look(directory) as state:
         numbers = [letter["id"] for letter in _some(state, where, values)]
     try:
-        error, stopped_by = _replay_here(config, select, directory, numbers)
+        error, code = _replay_here(config, select, directory, numbers)
     except StateInUse:
         with State.beside(directory) as state:
             state.letters.mark(numbers)
@@ -175,28 +174,25 @@ def replay(
     answer(found, as_json, lambda: "\n".join(lines))
     if error:
         click.echo(f"lakeward: {error}", err=True)
-    if error or left or stopped_by:
-        raise click.exceptions.Exit(128 + stopped_by if stopped_by else 1)
+    if code or left:
+        raise click.exceptions.Exit(code or 1)
 
 
 def _replay_here(config: Config, select: str | None, directory: Path, numbers: Sequence[int]) -> tuple[str, int]:
-    """A run that reads nothing, but takes what is marked. What failed, if anything did, and the signal that stopped it, or 0."""
-    from lakeward.pipeline import plan
-    from lakeward.plugins import load_plugins
+    """A run that reads nothing, but takes what is marked. What failed, if anything did, and the exit code."""
     from lakeward.run import Run
     from lakeward.state import State
 
-    with State.hold(directory) as state:
-        plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)
-        with closing(plan(config, plugins, select)) as pipeline:
-            state.letters.mark(numbers)
-            show_progress(plugins, "text")
-            run = Run(pipeline, plugins, state, once=True, read=False)
-            error = run.execute().error
-            if run.abandoned:
-                os._exit(128 + run.stopped_by)  # still holding the state: the next run may begin when nothing of this one goes on
-            stopped = f"stopped by signal {run.stopped_by}; the next run takes what is left" if run.stopped_by else ""
-            return error or stopped, run.stopped_by
+    with listening() as bell, State.hold(directory) as state, planned(config, select) as (pipeline, plugins):
+        state.letters.mark(numbers)
+        show_progress(plugins, "text")
+        run = Run(pipeline, plugins, state, bell, once=True, read=False)
+        result = run.execute()
+        code = exit_code(result, bell)
+        if run.abandoned:
+            end_process(code)
+        stopped = f"stopped by signal {bell.stopping}; the next run takes what is left" if result.status == "stopped" else ""
+        return result.error or stopped, code
 
 
 @command.command(short_help="Give up the rows of open ones.", epilog=DISCARD_EPILOG)
@@ -213,8 +209,7 @@ def discard(
     from lakeward.components import Event
     from lakeward.state import State
 
-    if not reason.strip():
-        raise click.UsageError("--reason must say why these rows are not needed")
+    reason = with_reason(reason)
     where, values = _chosen(ids, ("open",), everything=False, stage=stage, origin=origin)
     with State.beside(state_dir_of(file, state_dir)) as state:
         done = state.letters.discard([letter["id"] for letter in _some(state, where, values)], reason)
@@ -262,13 +257,19 @@ def _shown(letter: dict[str, Any]) -> dict[str, Any]:
 def _list_in_words(total: int, groups: Sequence[dict[str, Any]], letters: Sequence[dict[str, Any]]) -> str:
     if not letters:
         return "no dead letters"
-    headers = ("id", "stage", "reason", "origin", "row", "status", "detail")
-    columns = ("id", "stage", "reason", "origin", "row_low", "status", "detail")
+    columns = ("id", "stage", "reason", "origin", "row", "status", "detail")
+    shown = [{**one, "row": _keys(one)} for one in letters]
     lines = [table(("stage", "reason", "letters"), [tuple(group.values()) for group in groups]), ""]
     lines += [f"the newest {len(letters):,} of {total:,}:"] if total > len(letters) else []
     return "\n".join(
         [
             *lines,
-            table(headers, [[one[name] for name in columns] for one in letters], keys=("id", "row"), fit=True),
+            table(columns, [[one[name] for name in columns] for one in shown], keys=("id", "row"), fit=True),
         ]
     )
+
+
+def _keys(letter: Mapping[str, Any]) -> int | str | None:
+    """Of its row, or of the first and last one of a range."""
+    low: int | None = letter["row_low"]
+    return low if letter["row_high"] is None else f"{low} to {letter['row_high']}"

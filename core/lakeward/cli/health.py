@@ -71,6 +71,9 @@ def _look(state: State, config: Config) -> dict[str, Any]:
     problems = [f"{part}: {problem}" for part, problem in troubles.items()]
     if process is None:
         problems.insert(0, "no run is alive")
+    if unread := state.letters.find(-1, "status = 'open' AND row_high IS NOT NULL"):
+        ranges = f"{len(unread):,} ranges of rows" if len(unread) > 1 else "a range of rows"
+        problems.append(f"source: {ranges} could not be read; repair the input, then replay or discard these dead letters")
     if spooled >= cap > 0:
         problems.append(f"the spool is full, {spooled / 1e6:,.0f} MB wait: reading pauses until sinks take them")
     if free < floor:
@@ -82,7 +85,7 @@ def _look(state: State, config: Config) -> dict[str, Any]:
         "waiting_since": _oldest(state),
         "troubles": troubles,
         "events_of_last_day": events,
-        "open_dead_letters": sum(state.dead_letter_counts().values()),
+        "open_dead_letters": sum(state.letters.counts().values()),
         "spool": {"bytes": spooled, "cap": int(cap)},
         "free_disk": free,
         "problems": problems,

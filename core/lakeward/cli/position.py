@@ -94,7 +94,7 @@ def set_(
         try:
             with State.hold(config_state_dir(config, state_dir)) as state:
                 state.claim(config.name)
-                recorded = state.checkpoint() or Checkpoint(None, 0, 0)
+                recorded = state.checkpoint() or Checkpoint()
                 before, epoch = recorded.position, recorded.epoch
                 if to is not None:
                     epoch = state.new_epoch()

@@ -33,9 +33,7 @@ def report(state: State) -> dict[str, Any]:
         "reconciled": rows["read"] == rows["delivered"] + rows["filtered"] + rows["dead"],
         "sinks": sinks,
         "filtered": totals.get("filtered", {}),
-        "dead_letters": [
-            {"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in state.dead_letter_counts().items()
-        ],
+        "dead_letters": [{"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in state.letters.counts().items()],
         "troubles": state.troubles(),
         "events": state.events(10),
     }

@@ -1,4 +1,4 @@
-"""What `position set` and `backfill` share: who asks for rows again, and from which position they come."""
+"""What commands share that change what happens to rows: who asks for it and why, and from which position rows come again."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import click
 from lakeward.cli.answer import answer
 from lakeward.cli.logs import log_options, start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_option
-from lakeward.cli.running import carry_out, listening, planned, show_progress
+from lakeward.cli.running import carry_out, listening, planned_when_possible, show_progress
 
 if TYPE_CHECKING:  # `lakeward run --help` must not pay for pyarrow
     from lakeward.components import Position
@@ -52,7 +52,7 @@ def command(
 
         config = load(file, overrides)
         where = config_state_dir(config, state_dir)
-        with planned(config, select) as (pipeline, plugins):
+        with planned_when_possible(config, select, bell, patient=not (once or dry_run)) as (pipeline, plugins):
             gc.freeze()
             gc.enable()
             if dry_run:
@@ -61,9 +61,7 @@ def command(
             show_progress(plugins, log_format)
             from lakeward.run import Run
 
-            code = carry_out(
-                where, lambda state: Run(pipeline, plugins, state, once=once, finish=finish, bell=bell), once, bell, as_json, lambda _: None
-            )
+            code = carry_out(where, lambda state: Run(pipeline, plugins, state, bell, once=once, finish=finish), once, bell, as_json)
         sys.exit(code)
 
 
@@ -93,9 +91,8 @@ def _rehearse(pipeline: Pipeline, where: Path, as_json: bool) -> None:
 def _first_batch(pipeline: Pipeline, position: Position | None) -> tuple[Outcome, Fates]:
     """Read one batch and transform it; nothing is written or remembered."""
     from lakeward.pipeline import Outcome
-    from lakeward.reconcile import NO_ROWS, fates
+    from lakeward.reconcile import NO_ROWS, transformed
 
     for batch in pipeline.source.read(position, pipeline.config.batch.rows):
-        outcome = pipeline.push(batch.rows) if batch.rows.num_rows else Outcome()
-        return outcome, fates(batch.rows, batch.rejected.num_rows if batch.rejected is not None else 0, outcome)
+        return transformed(pipeline, batch)
     return Outcome(), NO_ROWS

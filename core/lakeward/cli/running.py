@@ -39,7 +39,7 @@ def listening() -> Iterator[Bell]:
                 yield bell
             except SystemExit as end:
                 if bell.stopping and isinstance(end.code, int):
-                    _end_process(end.code)
+                    end_process(end.code)
                 raise
     finally:
         bell.close()
@@ -59,6 +59,26 @@ def planned(config: Config, select: str | None) -> Iterator[tuple[Pipeline, Plug
         pipeline.close()
 
 
+@contextmanager
+def planned_when_possible(config: Config, select: str | None, bell: Bell, *, patient: bool) -> Iterator[tuple[Pipeline, Plugins]]:
+    """The same; a run that is to go on waits for a source that cannot be looked at yet, such as a database that is locked."""
+    from lakeward.errors import Retry
+    from lakeward.pacing import pause_after
+
+    with ExitStack() as stack:
+        for failures in itertools.count(1):
+            try:
+                made = stack.enter_context(planned(config, select))
+                break
+            except Retry as error:
+                if not patient:
+                    raise
+                if failures == 1:
+                    log.warning("%s; the run begins as soon as it can be read", error)
+                bell.wait(pause_after(failures, error))
+        yield made
+
+
 def show_progress(plugins: Plugins, log_format: str) -> None:
     """On a terminal, a line that counts."""
     if sys.stderr.isatty() and log_format == "text":
@@ -67,18 +87,31 @@ def show_progress(plugins: Plugins, log_format: str) -> None:
         plugins.manager.register(Progress())
 
 
-def carry_out(where: Path, begin: Callable[[State], Run], once: bool, bell: Bell, as_json: bool, ended: Callable[[State], None]) -> int:
+def carry_out(
+    where: Path, begin: Callable[[State], Run], once: bool, bell: Bell, as_json: bool, ended: Callable[[State], None] = lambda _: None
+) -> int:
     """Begin a run in a state directory, run it, tell what came out. `ended` is called when it is done. The exit code."""
     with ExitStack() as stack:
         state, run = _begun(stack, where, begin, once, bell)
         result = run.execute()
         if result.status == "done":
             ended(state)
-        tell(state, run, result, as_json)
-        code = {"done": 0, "failed": 1, "stopped": 128 + run.stopped_by}[result.status]
+        _tell(state, run, result, as_json)
+        code = exit_code(result, bell)
         if run.abandoned:
-            _end_process(code)  # still holding the state: the next run may begin when nothing of this one goes on
+            end_process(code)
     return code
+
+
+def exit_code(result: RunResult, bell: Bell) -> int:
+    """What a run's end means to a shell."""
+    return {"done": 0, "failed": 1, "stopped": 128 + bell.stopping}[result.status]
+
+
+def end_process(code: int) -> None:
+    """Without waiting for anybody's threads. The state is held to the end: the next run may begin when nothing of this one goes on."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _begun(stack: ExitStack, where: Path, begin: Callable[[State], Run], once: bool, bell: Bell) -> tuple[State, Run]:
@@ -104,7 +137,7 @@ def _begun(stack: ExitStack, where: Path, begin: Callable[[State], Run], once: b
     raise AssertionError("unreachable")
 
 
-def tell(state: State, run: Run, result: RunResult, as_json: bool) -> None:
+def _tell(state: State, run: Run, result: RunResult, as_json: bool) -> None:
     """What this run did, and all of them together."""
     from lakeward.cli.report import in_words, report
 
@@ -118,8 +151,3 @@ def tell(state: State, run: Run, result: RunResult, as_json: bool) -> None:
     answer({"pipeline": run.info.pipeline, "run": this_run, **found}, as_json, lambda: f"{headline}\n{in_words(found)}")
     if result.error:
         click.echo(f"lakeward: {result.error}", err=True)
-
-
-def _end_process(code: int) -> None:
-    sys.stdout.flush()
-    os._exit(code)

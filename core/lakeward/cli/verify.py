@@ -22,7 +22,6 @@ EPILOG = """\b
 Examples:
   lakeward verify pipeline.yaml
   lakeward verify pipeline.yaml --json"""
-KEYED = "status != 'replayed' AND stage NOT LIKE 'sink %'"  # the letters that say why a row is dead
 
 
 @frozen
@@ -60,6 +59,8 @@ def _database(state: State) -> Iterator[Check]:
 
 
 def _numbers(state: State) -> Iterator[Check]:
+    from lakeward.deadletters.box import KEYED
+
     totals = state.totals()
     read, delivered, filtered, dead = (totals.get("rows", {}).get(kind, 0) for kind in ("read", "delivered", "filtered", "dead"))
     sign = "=" if read == delivered + filtered + dead else "≠"

@@ -19,6 +19,7 @@ from lakeward.statefile import MAX_DETAIL, now
 COLUMNS = ("stage", "reason", "detail", "origin", "epoch", "row_low", "row_high", "payload", "first_seen")
 SHOWN = ("id", *COLUMNS, "attempts", "status", "note")
 OPEN = "status IN ('open', 'replay')"
+KEYED = "status != 'replayed' AND stage NOT LIKE 'sink %'"  # those that say why a row is dead
 
 
 @frozen
@@ -68,9 +69,13 @@ class Letters:
 
     def dead_rows(self, origin: str, epoch: int, without: Sequence[int]) -> set[int]:
         """Keys of the rows of one input that are dead by other letters than these."""
-        others = "status != 'replayed' AND stage NOT LIKE 'sink %' AND id NOT IN (SELECT value FROM json_each(?))"
+        others = f"{KEYED} AND id NOT IN (SELECT value FROM json_each(?))"
         query = f"SELECT row_low FROM dead_letters WHERE origin = ? AND epoch = ? AND row_low IS NOT NULL AND {others}"
         return {row for (row,) in self._rows(query, origin, epoch, json.dumps(without))}
+
+    def outlived(self, origin: str, since: str) -> bool:
+        """Whether that input began another life after that moment, so that its keys may be those of other rows."""
+        return bool(self._rows("SELECT 1 FROM events WHERE kind = 'source_reset' AND origin = ? AND at > ? LIMIT 1", origin, since))
 
     def have_room_for(self, dead: Iterable[DeadLetter], size: float) -> bool:
         """Whether these and the open ones have no more characters than that."""

@@ -12,21 +12,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakeward.components import ROW, Parcel
+from lakeward.components import ROW, ROW_HIGH, Parcel
 from lakeward.config import Limits
-from lakeward.deadletters.box import DeadLetter
+from lakeward.deadletters.box import DeadLetter, Letters
 from lakeward.errors import Refused
-from lakeward.state import State
 
-HIGH = "_row_high"  # beside `_row`: the last of a range of rows that cannot be read
-MARKS = (ROW, HIGH, "_reason", "_detail")
+MARKS = (ROW, ROW_HIGH, "_reason", "_detail")
 BLOB = re.compile(r"x'((?:[0-9a-f]{2})*)'")  # how a source that gives all values as text writes bytes
 
 
 def letters(stage: str, rows: pa.RecordBatch, origin: str, epoch: int) -> list[DeadLetter]:
     """One dead letter for each row, or range of them, that a source or a transform marked with `rejected()`."""
     return [
-        DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row), row.get(HIGH))
+        DeadLetter(stage, row["_reason"], row["_detail"] or "", origin, epoch, row.get(ROW), _payload(row), row.get(ROW_HIGH))
         for row in _python_rows(rows)
     ]
 
@@ -58,9 +56,9 @@ def require_few(limits: Limits, dead: Sequence[DeadLetter], bad: int, tried: int
     )
 
 
-def require_room(limits: Limits, state: State, dead: Sequence[DeadLetter]) -> None:
+def require_room(limits: Limits, kept: Letters, dead: Sequence[DeadLetter]) -> None:
     """Raises Refused when the letters that nobody has looked after become too many to keep."""
-    if dead and not state.letters.have_room_for(dead, limits.max_mb * 1e6):
+    if dead and not kept.have_room_for(dead, limits.max_mb * 1e6):
         raise Refused(
             f"the dead letters would fill more than {limits.max_mb:g} MB, and none is ever dropped; look at them with "
             "`lakeward dead-letters list`, replay or discard them, or raise dead_letters.max_mb"
@@ -135,7 +133,7 @@ def _python_values(column: Any) -> Any:
 
 
 def _payload(row: dict[str, Any]) -> str:
-    held = {} if row.get(HIGH) is not None else row  # nothing is known of the rows of a range
+    held = {} if row.get(ROW_HIGH) is not None else row  # nothing is known of the rows of a range
     return json.dumps({name: _plain(value) for name, value in held.items() if name not in MARKS}, ensure_ascii=False)
 
 

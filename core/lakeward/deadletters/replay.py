@@ -14,12 +14,11 @@ import pyarrow as pa
 from attrs import frozen
 
 from lakeward.components import ROW, Rereading
-from lakeward.deadletters.box import Closing, DeadLetter
+from lakeward.deadletters.box import Closing, DeadLetter, Letters
 from lakeward.deadletters.letters import all_letters, rows_again
 from lakeward.errors import LakewardError
 from lakeward.pipeline import SOURCE, BrokenContract, Outcome, Pipeline
 from lakeward.reconcile import NO_ROWS, Fates, fates
-from lakeward.state import State
 
 AT_ONCE = 10_000  # letters
 MOST_ROWS = 100_000  # in one batch
@@ -46,20 +45,20 @@ class CannotReplayError(Exception):
     """Why letters cannot be replayed in this pipeline; nothing of them was sent."""
 
 
-def replays(pipeline: Pipeline, state: State, sinks: Mapping[str, str]) -> Iterator[Replay]:
+def replays(pipeline: Pipeline, kept: Letters, sinks: Mapping[str, str]) -> Iterator[Replay]:
     """All letters that are marked, in groups; each is to be recorded before the next is asked for.
 
     `sinks` has the pipeline's names of sinks by those in the state. A letter that cannot be replayed is open again, and says why.
     Raises BrokenContract when a transform does not take the rows as it should.
     """
-    while marked := state.letters.find(AT_ONCE, "status = 'replay'"):
+    while marked := kept.find(AT_ONCE, "status = 'replay'"):
         for _, group in groupby(sorted(marked, key=_kind), _kind):
             chosen = sorted(group, key=lambda letter: (letter["row_low"] or 0, letter["id"]))
             again = _again if chosen[0]["row_high"] is None else _read_again
             try:
-                yield from again(pipeline, state, sinks, chosen)
+                yield from again(pipeline, kept, sinks, chosen)
             except Exception as error:
-                state.letters.reopen({letter["id"]: str(error) for letter in chosen})
+                kept.reopen({letter["id"]: str(error) for letter in chosen})
                 if not isinstance(error, CannotReplayError):  # transforms may have changed what they remember
                     raise BrokenContract(f"dead letters of {chosen[0]['stage']} could not be replayed: {error}") from error
 
@@ -69,14 +68,14 @@ def _kind(letter: Letter) -> tuple[str, str, int, bool]:
     return letter["stage"], "" if keyless else letter["origin"], letter["epoch"], letter["row_high"] is not None
 
 
-def _again(pipeline: Pipeline, state: State, sinks: Mapping[str, str], chosen: Sequence[Letter]) -> Iterator[Replay]:
+def _again(pipeline: Pipeline, kept: Letters, sinks: Mapping[str, str], chosen: Sequence[Letter]) -> Iterator[Replay]:
     """Rows out of their letters, as one batch."""
     stage, origin, epoch, _ = _kind(chosen[0])
     own_name = stage.removeprefix("sink ")
     sink = sinks.get(own_name) if own_name != stage else None
     rows, fitting, unfit = rows_again(chosen, _schema(pipeline, stage, sink))
     if unfit:
-        state.letters.reopen(unfit)
+        kept.reopen(unfit)
     if not fitting:
         return
     if sink:
@@ -89,16 +88,16 @@ def _again(pipeline: Pipeline, state: State, sinks: Mapping[str, str], chosen: S
     again = {ids[new.row]: f"{new.reason}: {new.detail}" for new in found if new.stage == stage and new.row in ids}
     replayed = [letter["id"] for letter in fitting if letter["id"] not in again]
     new = [letter for letter in found if letter.stage != stage or letter.row not in ids]
-    yield Replay(origin, epoch, outcome, new, Closing(replayed, again), _change(state, rows, outcome, origin, epoch, replayed))
+    yield Replay(origin, epoch, outcome, new, Closing(replayed, again), _change(kept, rows, outcome, origin, epoch, replayed))
 
 
-def _change(state: State, rows: pa.RecordBatch, outcome: Outcome, origin: str, epoch: int, replayed: Sequence[int]) -> Fates:
+def _change(kept: Letters, rows: pa.RecordBatch, outcome: Outcome, origin: str, epoch: int, replayed: Sequence[int]) -> Fates:
     """Of the rows that no other letter keeps dead."""
     if ROW not in rows.schema.names:
         return NO_ROWS
     import pyarrow.compute as pc  # 25 ms at the start of every run, few of which replay
 
-    dead = pa.array(sorted(state.letters.dead_rows(origin, epoch, replayed)), pa.int64())
+    dead = pa.array(sorted(kept.dead_rows(origin, epoch, replayed)), pa.int64())
     counted = fates(rows.filter(pc.invert(pc.is_in(rows.column(ROW), value_set=dead))), 0, outcome)
     return Fates(0, counted.delivered, counted.filtered, -counted.delivered - counted.filtered)
 
@@ -115,7 +114,7 @@ def _schema(pipeline: Pipeline, stage: str, sink: str | None) -> pa.Schema:
     return pipeline.schemas[inputs[stage]]
 
 
-def _read_again(pipeline: Pipeline, state: State, sinks: Mapping[str, str], chosen: Sequence[Letter]) -> Iterator[Replay]:
+def _read_again(pipeline: Pipeline, kept: Letters, sinks: Mapping[str, str], chosen: Sequence[Letter]) -> Iterator[Replay]:
     """Ranges that could not be read, read from the source once more."""
     source = pipeline.source
     if not isinstance(source, Rereading):
@@ -123,6 +122,11 @@ def _read_again(pipeline: Pipeline, state: State, sinks: Mapping[str, str], chos
     for letter in chosen:
         stage, origin, epoch, *_ = _kind(letter)
         low, high = letter["row_low"], letter["row_high"]
+        if kept.outlived(origin, letter["first_seen"]):
+            raise CannotReplayError(
+                "the input was replaced or rewound since, so other rows may have these keys; if some are missing in the sinks, "
+                "read them with `lakeward backfill`, then discard this letter"
+            )
         try:
             found = list(source.read(source.reread(low, high, epoch, origin), min(high - low + 1, MOST_ROWS)))
         except LakewardError as error:

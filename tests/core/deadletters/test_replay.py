@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward import ROW, Batch, Encoding, Parcel, Receipt, filtered, rejected
+from lakeward.bell import Bell
 from lakeward.config import load
 from lakeward.pipeline import SOURCE, Pipeline, Step
 from lakeward.plugins import load_plugins
@@ -78,8 +80,8 @@ class House:
         links = {"raw": [SOURCE], **{name: [(name, "main")] for name in self.transforms}}
         schemas = {SOURCE: SCHEMA, **{(name, "main"): SCHEMA for name in self.transforms}}
         pipeline = Pipeline(load(self.folder / "p.yaml"), "main", self.source, steps, self.sinks, links, schemas)
-        with State.hold(self.folder / "state") as state:
-            return Run(pipeline, load_plugins(entries=[]), state, once=True, read=read).execute().error
+        with State.hold(self.folder / "state") as state, closing(Bell()) as bell:
+            return Run(pipeline, load_plugins(entries=[]), state, bell, once=True, read=read).execute().error
 
     def replay(self, stage: str) -> str:
         with State.beside(self.folder / "state") as state:

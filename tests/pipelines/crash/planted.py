@@ -16,6 +16,7 @@ from crash.points import reach
 from lakeward.components import Batch, Parcel, Receipt
 from lakeward.recording import Recording
 from lakeward.state import State
+from lakeward.statefile import Checkpoint
 from lakeward_plugins.sinks.delta import DeltaSink
 from lakeward_plugins.sinks.parquet import ParquetSink
 from lakeward_plugins.sources.sqlite import SqliteSource
@@ -150,8 +151,8 @@ def _around_deliver(planted: Callable[..., Receipt], *sinks: type) -> None:
 def _record_alone(record: Callable[[State, Recording], None] = State.record, **part: Any) -> None:
     """Record a part of a batch, and leave all else as it is."""
     state = _held[-1]
-    last = state.checkpoint()
-    same = {"position": last.position if last else None, "epoch": last.epoch if last else 0, "sequence": last.sequence if last else 0}
+    last = state.checkpoint() or Checkpoint()
+    same = {"position": last.position, "epoch": last.epoch, "sequence": last.sequence}
     needed = (name for name, one in fields_dict(Recording).items() if one.default is NOTHING)
     empty: dict[str, Any] = {name: {} if name in ("states", "totals") else () for name in needed}
     record(state, Recording(**(empty | same | part)))

@@ -41,7 +41,7 @@ def test_what_waits_is_delivered_and_removed_on_a_disk_without_a_free_byte(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not LONG and sys.version_info[:2] != (3, 11), reason="one version of Python is enough")
+@pytest.mark.one_python
 @pytest.mark.parametrize(("megabytes", "seed"), [(6, 1), (8, 2), (32, 3)])
 def test_every_row_arrives_once_although_the_disk_is_full_again_and_again(tmp_path: Path, megabytes: int, seed: int) -> None:
     near = ["near"] if LONG and megabytes == 32 else []  # a sink on the same volume, which may pause for a minute by itself

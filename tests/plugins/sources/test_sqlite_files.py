@@ -5,16 +5,18 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakeward import Batch, OptionError, Refused, Retry
 from lakeward.testing import SourceContract
-from lakeward_plugins.sources.sqlite import SqliteSource
+from lakeward_plugins.sources.sqlite import SqliteSource, files
 
 READINGS = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, value INTEGER)"
 PLACES = ("athens/s1", "athens/s2", "berlin/s1")
@@ -277,6 +279,27 @@ def test_a_broken_file_is_named_after_all_others_are_read(tmp_path: Path, breaks
     assert (values(batches), said) == ([77], "")
 
 
+def test_a_broken_file_rests_and_the_others_are_read_at_their_pace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet(tmp_path, 2)
+    source = many(tmp_path, table="readings")
+    source.schema()
+    text(tmp_path / "berlin/s1/data.db")
+    position: Any = None
+    for attempt in range(2):
+        with pytest.raises(Retry, match=r"berlin/s1/data.db: .*is not a SQLite database") as told:
+            position = [batch.position for batch in source.read(position, 100)] or position
+        assert told.value.after == files.AGAIN, attempt
+    (tmp_path / "berlin/s1/data.db").unlink()
+    fill(tmp_path / "berlin/s1/data.db", [77])
+    fill(tmp_path / "athens/s1/data.db", [5])
+    batches, said = until_retry(source, None)
+    assert sorted(values(batches)) == [0, 1, 5, 100, 101], "the others are read meanwhile"
+    assert said.endswith("is not a SQLite database"), "it is not looked at again before its rest is over"
+    later = time.monotonic() + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert [values(batches) for batches, said in [until_retry(source, batches[-1].position)] if not said] == [[77]]
+
+
 def test_a_file_that_breaks_later_does_not_stop_the_others(tmp_path: Path) -> None:
     fleet(tmp_path, 5)
     source = many(tmp_path)
@@ -299,19 +322,33 @@ def test_many_broken_files_are_counted_and_three_of_them_named(tmp_path: Path) -
     assert said.count("is not a SQLite database") == 3
 
 
-def test_a_locked_file_is_waited_for_alone(tmp_path: Path) -> None:
-    fleet(tmp_path, 2)
-    source = many(tmp_path, busy_timeout=timedelta(milliseconds=20))
-    source.schema()
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """By another process: locks of the same one would not be seen."""
     script = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN EXCLUSIVE'); "
         "print('locked', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", script, tmp_path / "athens/s2/data.db"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sensor:
+    with subprocess.Popen([sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sensor:
         assert sensor.stdout.readline() == "locked\n"
-        batches, said = until_retry(source, None)
+        yield
         sensor.stdin.close()
+
+
+def test_when_all_files_are_locked_it_is_a_matter_of_time(tmp_path: Path) -> None:
+    path = fill(tmp_path / "athens" / "s1" / "data.db", [1])
+    source = many(tmp_path, busy_timeout=timedelta(milliseconds=20))
+    with locked(path), pytest.raises(Retry, match=r"1 of 1 databases in .* is locked"):
+        source.schema()
+    assert values(list(source.read(None, 10))) == [1]
+
+
+def test_a_locked_file_is_waited_for_alone(tmp_path: Path) -> None:
+    fleet(tmp_path, 2)
+    source = many(tmp_path, busy_timeout=timedelta(milliseconds=20))
+    source.schema()
+    with locked(tmp_path / "athens/s2/data.db"):
+        batches, said = until_retry(source, None)
     assert values(batches) == [0, 1, 200, 201]
     assert "athens/s2/data.db cannot be read now: database is locked" in said
     assert values(list(source.read(batches[-1].position, 10))) == [100, 101]

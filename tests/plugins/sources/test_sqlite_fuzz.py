@@ -106,6 +106,7 @@ def test_damaged_databases_lose_nothing_in_silence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_two_thousand_damaged_databases_lose_nothing_in_silence(tmp_path: Path) -> None:
     first = int(os.environ.get("LAKEWARD_FUZZ_SEED", "1000"))
     counts = check(tmp_path, read_damaged(tmp_path, range(first, first + 2000), 2))

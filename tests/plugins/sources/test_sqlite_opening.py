@@ -3,6 +3,7 @@ and a sensor that can always write afterwards."""
 
 import json
 import os
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -290,6 +291,22 @@ def test_no_room_for_the_copy_is_tried_again(tmp_path: Path) -> None:
     source.keep_in(tmp_path / "file" / "below")
     with pytest.raises(Retry, match="must be copied to be read, and cannot be: "):
         texts(source)
+
+
+def test_half_a_copy_does_not_stay_on_a_full_disk(tmp_path: Path) -> None:
+    path, keep = killed_in_a_transaction(tmp_path / "a.db"), tmp_path / "keep"
+    source = SqliteSource(path)
+    assert source.schema()
+    source.keep_in(keep)
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, most))  # as if the disk was full half-way
+    try:
+        with pytest.raises(Retry, match="must be copied to be read, and cannot be: "):
+            texts(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert list(keep.iterdir()) == []
+    assert len(texts(source)) == 150
 
 
 @pytest.mark.parametrize("change", ["write", "wal", "journal", "replace"])

@@ -30,6 +30,7 @@ SHUT: Mapping[str, str] = {  # what SQLite says when it would have to write besi
 HEALING = (  # what SQLite says of other troubles that pass
     "is locked",
     "failed to open",
+    "disk is full",  # that of a copy, or of temporary files
     "disk I/O error",  # a checkpoint can pull pages away under a reader
     "locking protocol",
     "database schema has changed",

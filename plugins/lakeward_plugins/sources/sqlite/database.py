@@ -16,11 +16,14 @@ from lakeward import Batch, OptionError, Refused, Retry
 from lakeward.components import Event, Position
 from lakeward_plugins.sources.sqlite import byid, bytime
 from lakeward_plugins.sources.sqlite.batch import Taken, TooLongError
+from lakeward_plugins.sources.sqlite.bookmark import Bookmark
 from lakeward_plugins.sources.sqlite.bytime import Mark
+from lakeward_plugins.sources.sqlite.catalog import Catalog, find_table, read_catalog
 from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
-from lakeward_plugins.sources.sqlite.guard import Bookmark
 from lakeward_plugins.sources.sqlite.opening import Opening
-from lakeward_plugins.sources.sqlite.table import Catalog, Kind, Table, find_table, read_catalog
+from lakeward_plugins.sources.sqlite.table import Kind, Table
+
+MIN_KEY, MAX_KEY = -(2**63), 2**63 - 1
 
 
 @frozen
@@ -107,6 +110,8 @@ class Database:
             raise OptionError("cursor", "with `cursor: timestamp` rows are not found again by key; read all with another --state-dir")
         if last is not None and first > last:
             raise OptionError("first", f"the first key {first} is greater than the last, {last}")
+        if not MIN_KEY <= first <= MAX_KEY + 1 or (last is not None and last > MAX_KEY):
+            raise OptionError("first", f"no key is below {MIN_KEY} or above {MAX_KEY}")
         table = self.table()
         with self.opening.transaction() as query:
             byid.require_within(query, table, first if last is not None else first - 1)
@@ -128,6 +133,8 @@ class Database:
             file = self.path.stat().st_ino
         except FileNotFoundError:
             raise Retry(f"{self.path} is gone; waiting for it to come back") from None
+        except OSError as error:
+            raise Retry(f"{self.path} cannot be looked at now: {error.strerror}") from error
         try:
             with self.opening.transaction() as query:
                 self._must_be_unchanged(known, query)

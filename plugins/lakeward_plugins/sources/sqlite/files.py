@@ -1,13 +1,13 @@
 """Many databases as one source: a pattern of paths, a position for each file, batches of one file each.
 
-One broken file does not stop the others. It is tried again and named after all others have been read.
+One broken file does not stop the others, nor slow them down. It is named after all others have been read, and tried again after a
+pause of its own, as waiting for a lock takes time.
 """
 
 from __future__ import annotations
 
-import glob
-import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -21,51 +21,30 @@ from lakeward.components import Event, Position
 from lakeward.errors import LakewardError
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
 from lakeward_plugins.sources.sqlite.opening import Stamp
+from lakeward_plugins.sources.sqlite.pattern import Pattern
 from lakeward_plugins.sources.sqlite.table import Table
 
 SHOWN = 3  # broken files in a message
-SIDES = ("-wal", "-shm", "-journal")
 GONE = "/"  # before the name of a file in a position: it was there once; no name begins so
+AGAIN = 2.0  # seconds after which the others may be read again, while some cannot
+LONGEST_REST = 60.0  # seconds until a broken file is tried again
 ONLY = "//"  # in a position: the one file that is read; no others
 
 
-def is_pattern(path: Path) -> bool:
-    """Whether the path stands for many. A file that has such a name is itself."""
-    return any(sign in str(path) for sign in "*?") and not path.exists()
-
-
 @frozen
-class Pattern:
-    """A path with `*`, `?` and `**`, and what its stars stand for in each file that matches."""
+class Rest:
+    """Why a file is left alone, and until when."""
 
-    path: Path
+    problem: LakewardError
+    failures: int
+    """In a row."""
+    until: float
 
-    @property
-    def folder(self) -> Path:
-        """The part without signs; names are relative to it."""
-        return Path(*self.path.parts[: self._wild])
-
-    @property
-    def stars(self) -> int:
-        """How many parts of a path it leaves open."""
-        return self._regex.groups
-
-    def names(self) -> dict[str, tuple[str, ...]]:
-        """The files that match now, in order, and what is in the place of each star."""
-        pattern = "/".join(self.path.parts[self._wild :]).replace("[", "[[]")
-        names = sorted(glob.glob(pattern, root_dir=self.folder, recursive=True))  # noqa: PTH207
-        matches = {name: self._regex.fullmatch(name) for name in names if not name.endswith(SIDES)}
-        return {name: match.groups("") for name, match in matches.items() if match and (self.folder / name).is_file()}
-
-    @property
-    def _wild(self) -> int:
-        return next(index for index, part in enumerate(self.path.parts) if "*" in part or "?" in part)
-
-    @property
-    def _regex(self) -> re.Pattern[str]:
-        signs = {"**/": "(?:(.+)/)?", "**": "(.*)", "*": "([^/]*)", "?": "[^/]"}
-        parts = re.split(r"(\*\*/|\*\*|\*|\?)", "/".join(self.path.parts[self._wild :]))
-        return re.compile("".join(signs.get(part, re.escape(part)) for part in parts), re.DOTALL)
+    @classmethod
+    def after(cls, problem: LakewardError, before: Rest | None) -> Rest:
+        """No rest after the first failure, as most locks pass soon; then 1, 3, 7 seconds and so on."""
+        failures = before.failures + 1 if before else 1
+        return cls(problem, failures, time.monotonic() + min(LONGEST_REST, 2.0 ** min(failures - 1, 10) - 1))
 
 
 @define
@@ -80,6 +59,8 @@ class Files:
     _first: Database | None = field(init=False, default=None)
     _at_end: dict[str, tuple[Stamp | None, Mapping[str, Any] | None]] = field(init=False, factory=dict)
     """How each file was when it was read up to its end, and the position there."""
+    _resting: dict[str, Rest] = field(init=False, factory=dict)
+    """Files that could not be read."""
 
     def __attrs_post_init__(self) -> None:
         """Each name needs a star."""
@@ -94,7 +75,7 @@ class Files:
     # -- what there is -------------------------------------------------------------------------------------------------
 
     def first(self) -> Database:
-        """The first file that can be read, whose columns all must have. Raises OptionError when there is none."""
+        """The first file that can be read, whose columns all must have. Raises OptionError when there is none, Retry when all heal."""
         if self._first is None:
             names, problems = self.pattern.names(), dict[str, LakewardError]()
             for name in names:
@@ -106,7 +87,10 @@ class Files:
                     self._must_have_no_path_column(found)
                     self._first = self._database(name)
                     return self._first
-            raise OptionError("path", self._broken(problems, len(names)) if names else f"no file matches {self.pattern.path}")
+            if not names:
+                raise OptionError("path", f"no file matches {self.pattern.path}")
+            broken = self._broken(problems, len(names))
+            raise Retry(broken) if all(isinstance(error, Retry) for error in problems.values()) else OptionError("path", broken)
         return self._first
 
     def table(self) -> Table:
@@ -142,7 +126,7 @@ class Files:
         self.schema()
         position, names, problems = _positions(after), self.pattern.names(), dict[str, LakewardError]()
         if not names:
-            raise Retry(f"no file matches {self.pattern.path} any more; waiting for them to come back")
+            raise Retry(f"no file matches {self.pattern.path} any more; waiting for them to come back", AGAIN)
         if ONLY in position:
             names = {name: found for name, found in names.items() if name == position[ONLY]["file"]}
         gone = [name for name in position if not name.startswith(GONE) and name not in names]
@@ -150,13 +134,16 @@ class Files:
             position = {GONE + name if name in gone else name: place for name, place in position.items()}
             yield self._farewell(gone, position)
         places = {name: position.get(name, position.get(GONE + name)) for name in names}
-        turns = {name: self._batches(name, places[name], limit) for name in names if not self._is_quiet(name, places[name])}
+        problems |= {name: rest.problem for name, rest in self._resting.items() if name in names and time.monotonic() < rest.until}
+        awake = [name for name in names if name not in problems and not self._is_quiet(name, places[name])]
+        turns = {name: self._batches(name, places[name], limit) for name in awake}
         while turns:
             for name in list(turns):
                 try:
                     batch = next(turns[name], None)
                 except (OptionError, Refused, Retry) as error:
                     problems[name], batch = error, None
+                    self._resting[name] = Rest.after(error, self._resting.get(name))
                     if not isinstance(error, Retry):
                         self._databases.pop(name, None)  # so that the next attempt looks at its columns anew
                 if batch is None:
@@ -165,7 +152,7 @@ class Files:
                 position = {key: place for key, place in position.items() if key != GONE + name} | {name: batch.position}
                 yield self._with_path(batch, names[name], position)
         if problems:
-            raise Retry(self._broken(problems, len(names)))
+            raise Retry(self._broken(problems, len(names)), AGAIN)
 
     def reread(self, first: int, last: int | None, epoch: int, origin: str) -> Position:
         """The position from which the rows of one file come again; with `last`, and then no others. Raises OptionError."""
@@ -183,6 +170,7 @@ class Files:
             after = batch.position
             yield batch
         self._at_end[name] = (before, after)
+        self._resting.pop(name, None)
 
     def _is_quiet(self, name: str, place: Mapping[str, Any] | None) -> bool:
         """Whether the file was read up to there and was not written since: most of many are quiet, and opening each costs time."""

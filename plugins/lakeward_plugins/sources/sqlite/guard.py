@@ -11,96 +11,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, ClassVar
 
 import pyarrow as pa
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from lakeward import ROW, Refused
 from lakeward.components import Event
+from lakeward_plugins.sources.sqlite.bookmark import Bookmark, Traits
 from lakeward_plugins.sources.sqlite.connection import Corrupt, Query
 from lakeward_plugins.sources.sqlite.fingerprint import fingerprints
-from lakeward_plugins.sources.sqlite.table import Table, literal
+from lakeward_plugins.sources.sqlite.table import Table
 
 DENSE = 64  # each of so many rows is an anchor, then one for each doubling of the distance, and the first row
 COUNTED = 1_000_000  # rows at most that are counted for a message: a transaction stays short
 SHOWN = 10  # ids in a message
 NEAR_END = 2**62
-
-
-@frozen
-class Life:
-    """What tells one life of a table from another, besides its rows. None of it is enough alone: a new file often has the same."""
-
-    sequence: int | None
-    """The highest id that was ever given out, with AUTOINCREMENT."""
-    schema: int
-    """How often SQLite has changed the schema; a VACUUM counts too."""
-    file: int
-    """The inode."""
-
-
-@frozen
-class Bookmark:
-    """How far a file was read, and how it looked there. Its JSON is the position."""
-
-    last: int | None = None
-    """The last key that was read; None is the start."""
-    epoch: int | None = None
-    """None in a position of before there were anchors."""
-    anchors: Mapping[int, str] = field(factory=dict)
-    """Digests of rows that were read, by ascending key. A row that is gone stays: it may come back as another."""
-    columns: Mapping[str, str] = field(factory=dict)
-    """The columns that are in the digests, each with a digest of what is in the row `last`."""
-    life: Life | None = None
-    near_end: bool = False
-    until: int | None = None
-    """The last key of a part that is read again."""
-
-    may_give_less: ClassVar = False
-
-    @property
-    def at_end(self) -> bool:
-        """Nothing more is wanted."""
-        return self.until is not None and self.last is not None and self.last >= self.until
-
-    @classmethod
-    def of(cls, position: Mapping[str, Any] | None) -> Bookmark:
-        """Raises Refused when it is the position of something else: parts of it become parts of a statement."""
-        if position is None:
-            return cls(epoch=0)
-        numbers = [position.get(name) for name in ("id", "epoch", "until", "sequence", "schema", "file")]
-        last, epoch, until, sequence, schema, file = numbers
-        if not all(number is None or _is_id(number) for number in numbers) or (last is None and epoch is None):
-            raise Refused(f"{dict(position)} is not a position in a SQLite table, which looks like {{'id': 123}}")
-        life = None if schema is None or file is None else Life(sequence, schema, file)
-        anchors = {int(key): str(digest) for key, digest in position.get("anchors", ())}
-        return cls(last, epoch, anchors, position.get("columns", {}), life, "near_end" in position, until)
-
-    def position(self) -> dict[str, Any]:
-        """As JSON."""
-        life = self.life
-        told = {
-            "id": self.last, "epoch": self.epoch, "anchors": [list(pair) for pair in self.anchors.items()], "columns": dict(self.columns),
-            "sequence": life and life.sequence, "schema": life and life.schema, "file": life and life.file,
-            "near_end": self.near_end or None, "until": self.until,
-        }  # fmt: skip
-        return {name: value for name, value in told.items() if value is not None}
-
-
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-
-
-def life_of(query: Query, table: Table, file: int) -> Life:
-    """As it is now; without a sequence when it cannot be read."""
-    highest = f"SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = {literal(table.name)}"
-    sequence = f"coalesce(({highest}), 0)" if table.autoincrement else "-1"
-    try:
-        now = query(f"SELECT {sequence} AS sequence, schema_version FROM pragma_schema_version", 1).to_pylist()[0]
-    except Corrupt:
-        return Life(None, 0, file)
-    return Life(now["sequence"] if table.autoincrement else None, now["schema_version"], file)
 
 
 # -- checking ----------------------------------------------------------------------------------------------------------
@@ -116,19 +41,19 @@ class Checked:
     """The last row that was read is not there any more."""
 
 
-def check(query: Query, table: Table, mark: Bookmark, life: Life, *, briefly: bool = False) -> Checked:
+def check(query: Query, table: Table, mark: Bookmark, traits: Traits, *, briefly: bool = False) -> Checked:
     """Is this the table that the bookmark is of? `briefly`, for the next batch of the same read, looks at the last row only.
 
     A page that cannot be read says nothing against it: whoever reads on will say what is damaged.
     """
     try:
-        return _check(query, table, mark, life, briefly)
+        return _check(query, table, mark, traits, briefly)
     except Corrupt:
         return Checked(mark)
 
 
-def _check(query: Query, table: Table, mark: Bookmark, life: Life, briefly: bool) -> Checked:
-    if mark.last is None or (mark.life is None and mark.epoch is not None):  # the start, of all or of a part
+def _check(query: Query, table: Table, mark: Bookmark, traits: Traits, briefly: bool) -> Checked:
+    if mark.last is None or (mark.traits is None and mark.epoch is not None):  # the start, of all or of a part
         return Checked(mark)
     watched = [name for name in mark.columns if name in table.names]
     if len(watched) < len(mark.columns):
@@ -146,7 +71,7 @@ def _check(query: Query, table: Table, mark: Bookmark, life: Life, briefly: bool
     if any(proof is None or key > proof for key in other):
         return _reset(query, table, mark, proof, "rows that were read are not what they were")
     if mark.last not in found:
-        why = _given_again(query, table, mark, life, max(same, default=mark.last if mark.life is None else None))
+        why = _given_again(query, table, mark, traits, max(same, default=mark.last if mark.traits is None else None))
         if why:
             return _reset(query, table, mark, proof, why)
     return Checked(evolve(mark, anchors={**mark.anchors, **found}), _mutated(table, mark, other), mark.last not in found)
@@ -172,16 +97,16 @@ def _check_without_columns(query: Query, table: Table, mark: Bookmark, watched: 
     return _reset(query, table, mark, None, "it has other columns, and its last row that was read is gone or not what it was")
 
 
-def _given_again(query: Query, table: Table, mark: Bookmark, life: Life, newest: int | None) -> str:
+def _given_again(query: Query, table: Table, mark: Bookmark, traits: Traits, newest: int | None) -> str:
     """Why ids up to the last one may be those of other rows, when the last row is gone and `newest` is the newest that is left."""
     key = table.key_ref
-    known = mark.life and mark.life.sequence
-    if life.sequence is not None and life.sequence < max(mark.last or 0, known or 0):
+    known = mark.traits and mark.traits.sequence
+    if traits.sequence is not None and traits.sequence < max(mark.last or 0, known or 0):
         return "its ids were set back"
     others = query(f"SELECT count(*) FROM (SELECT 1 FROM {table.source} WHERE {table.between(newest, mark.last)} LIMIT 1)", 1)
     some = bool(others.column(0)[0].as_py())
-    if life.sequence is not None:  # ids are never given out again, so what is gone was deleted; unless the table was made anew
-        anew = newest is None and (not mark.anchors or _anew(mark, life))
+    if traits.sequence is not None:  # ids are never given out again, so what is gone was deleted; unless the table was made anew
+        anew = newest is None and (not mark.anchors or _anew(mark, traits))
         return "none of its rows that were read is left, and it was made anew" if some and anew else ""
     highest = query(f"SELECT coalesce(max({key}) >= {mark.last}, 0) FROM {table.source}", 1).column(0)[0].as_py()
     if not highest:
@@ -189,8 +114,8 @@ def _given_again(query: Query, table: Table, mark: Bookmark, life: Life, newest:
     return "rows that were read are gone, and others have such ids" if some else ""
 
 
-def _anew(mark: Bookmark, life: Life) -> bool:
-    return mark.life is None or (mark.life.schema, mark.life.file) != (life.schema, life.file)
+def _anew(mark: Bookmark, traits: Traits) -> bool:
+    return mark.traits is None or (mark.traits.schema, mark.traits.file) != (traits.schema, traits.file)
 
 
 def _reset(query: Query, table: Table, mark: Bookmark, proof: int | None, why: str) -> Checked:
@@ -232,7 +157,7 @@ def must_renew(table: Table, mark: Bookmark, checked: Checked) -> bool:
 
 
 def renew(
-    query: Query, table: Table, checked: Checked, life: Life, first: int | None, last: int | None
+    query: Query, table: Table, checked: Checked, traits: Traits, first: int | None, last: int | None
 ) -> tuple[Bookmark, tuple[Event, ...]]:
     """The bookmark after a batch with the keys from `first` to `last` (None: no rows), and all that there is to tell."""
     mark, events = checked.mark, checked.events
@@ -244,7 +169,7 @@ def renew(
     if near_end and not mark.near_end:
         events += (Event("ids_near_end", f"table {table.name!r} has reached {table.key} {last}, and after {2**63 - 1} SQLite gives out ids "
                          "at random or none at all, so rows would not be seen; start a new table"),)  # fmt: skip
-    mark = evolve(mark, last=last, epoch=mark.epoch or 0, life=life, near_end=near_end)
+    mark = evolve(mark, last=last, epoch=mark.epoch or 0, traits=traits, near_end=near_end)
     if last is None:
         return evolve(mark, anchors={}, columns={}), events
     keys = _spread(query, table, last)
@@ -259,7 +184,7 @@ def renew(
 
 
 def renew_beside_damage(
-    query: Query, table: Table, checked: Checked, life: Life, rows: pa.RecordBatch | None, last: int | None
+    query: Query, table: Table, checked: Checked, traits: Traits, rows: pa.RecordBatch | None, last: int | None
 ) -> tuple[Bookmark, tuple[Event, ...]]:
     """The same for a table of which not all pages can be read: its anchors are rows that just were."""
     mark = checked.mark
@@ -273,7 +198,7 @@ def renew_beside_damage(
     last = mark.last if last is None else last
     columns = cells if last in fresh else mark.columns if known else dict.fromkeys(table.watched, "")
     anchors = dict(sorted({**known, **fresh}.items())[-2 * DENSE :])
-    return evolve(mark, last=last, epoch=mark.epoch or 0, life=life, anchors=anchors, columns=columns), checked.events
+    return evolve(mark, last=last, epoch=mark.epoch or 0, traits=traits, anchors=anchors, columns=columns), checked.events
 
 
 def _spread(query: Query, table: Table, last: int) -> list[int]:

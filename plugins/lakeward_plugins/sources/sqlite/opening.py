@@ -18,7 +18,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,8 +97,12 @@ class Opening:
                     if there:
                         shutil.copyfile(f"{real}{end}", f"{copy}{end}")
             except PermissionError as error:
+                with suppress(OSError):
+                    _remove(copy)
                 raise Refused(f"{self.path} must be copied to be read: {error}; run lakeward as the user that owns it") from error
             except OSError as error:
+                with suppress(OSError):
+                    _remove(copy)  # a part of it would keep the disk full
                 raise Retry(f"{self.path} must be copied to be read, and cannot be: {error}") from error
             if _stamp(real) != before:
                 raise Retry(f"{self.path} was written while it was copied")

@@ -14,16 +14,15 @@ import pyarrow as pa
 from attrs import asdict, define, field, frozen
 
 from lakeward import ROW, Refused, rejected
-from lakeward.components import Event
+from lakeward.components import ROW_HIGH, Event
 from lakeward_plugins.sources.sqlite.batch import Taken, take
 from lakeward_plugins.sources.sqlite.connection import Corrupt, Query, Unsorted
-from lakeward_plugins.sources.sqlite.table import Table
+from lakeward_plugins.sources.sqlite.table import LEAST_KEY, Table, literal
 
 MOST_QUERIES = 2_000  # for one batch; the next one goes on from there
 WIDEST_PAGE = 10_000  # rows; a page has at most 64 KiB
 SHOWN = 3  # ranges in a message
 GROWTH = 4  # a jump over bad pages grows by a quarter of itself, so it passes no good part larger than that
-SMALLEST = -(2**63)
 
 
 class _SpentError(Exception):
@@ -109,7 +108,7 @@ class Salvage:
     @property
     def _first(self) -> int:
         """The first key that is not looked at yet, if it exists."""
-        return SMALLEST if self.low is None else self.low + 1
+        return LEAST_KEY if self.low is None else self.low + 1
 
     def _keep(self, part: Taken) -> None:
         self.parts.append(part)
@@ -150,10 +149,9 @@ class Salvage:
 
     def _top(self, start: int, why: str) -> int:
         """The largest key there ever was, as far as that can be known."""
-        name = self.table.name.replace("'", "''")
         for sql in (
             f"SELECT max(k) AS top FROM (SELECT {self.table.key_ref} AS k FROM {self.table.source} ORDER BY 1 DESC LIMIT 1)",
-            f"SELECT max(seq) AS top FROM sqlite_sequence WHERE name = '{name}'",
+            f"SELECT max(seq) AS top FROM sqlite_sequence WHERE name = {literal(self.table.name)}",
         ):
             try:
                 top = self._query(sql, 1).column("top")[0].as_py()
@@ -235,7 +233,7 @@ def _letters(lost: Sequence[tuple[int, int, str]]) -> list[pa.RecordBatch]:
     if not lost:
         return []
     first, last, why = zip(*lost, strict=True)
-    ranges = pa.RecordBatch.from_pydict({ROW: pa.array(first, pa.int64()), "_row_high": pa.array(last, pa.int64())})
+    ranges = pa.RecordBatch.from_pydict({ROW: pa.array(first, pa.int64()), ROW_HIGH: pa.array(last, pa.int64())})
     return [rejected(ranges, "source_corrupt", pa.array(why, pa.string()))]
 
 
@@ -249,7 +247,7 @@ def _joined(letters: Sequence[pa.RecordBatch]) -> pa.RecordBatch | None:
 def _events(table: str, lost: Sequence[tuple[int, int, str]]) -> tuple[Event, ...]:
     if not lost:
         return ()
-    spans = [f"up to {last}" if first == SMALLEST else f"{first} to {last}" for first, last, _ in lost]
+    spans = [f"up to {last}" if first == LEAST_KEY else f"{first} to {last}" for first, last, _ in lost]
     shown = ", ".join(spans[:SHOWN]) + (f" and {len(spans) - SHOWN} more ranges" if len(spans) > SHOWN else "")
     rows = sum(last - max(first, 1) + 1 for first, last, _ in lost)
     detail = f"table {table!r}: rows {shown} cannot be read ({lost[0][2]}); each range is a dead letter, and reading goes on after it"

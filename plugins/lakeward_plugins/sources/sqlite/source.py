@@ -1,9 +1,9 @@
 """Rows of a SQLite table, as a sensor writes them.
 
-The position is the last INTEGER PRIMARY KEY that was read, with digests of rows up to there, by which `guard` notices a file that was
-replaced or rewound. Each batch is one short read transaction on a connection of its own, closed before the batch goes on, so that the
-sensor can always write and checkpoint. A batch is read as if all was well, checked, and read again value by value only when something
-is off.
+By key, the position is the last INTEGER PRIMARY KEY that was read, with digests of rows up to there, by which `guard` notices a file
+that was replaced or rewound; by time, it is a time. Each batch is one short read transaction on a connection of its own, closed before
+the batch goes on, so that the sensor can always write and checkpoint. A batch is read as if all was well, checked, and read again value
+by value only when something is off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from attrs import define, field
 from lakeward import Batch, OptionError, option
 from lakeward.components import Position
 from lakeward_plugins.sources.sqlite.database import Database, Wanted
-from lakeward_plugins.sources.sqlite.files import Files, Pattern, is_pattern
+from lakeward_plugins.sources.sqlite.files import Files
+from lakeward_plugins.sources.sqlite.pattern import Pattern, is_pattern
 
 
 @define
