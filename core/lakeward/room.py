@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lakeward.errors import NoRoom
+from lakeward.errors import LakewardError, NoRoom
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FLOOR, RESERVE, PART = 64 << 20, 16 << 20, 16  # bytes, and never more than a sixteenth of the volume
@@ -32,8 +32,11 @@ class Room:
         self._directory, self._reserve = directory, directory / "reserve"
 
     def space(self) -> tuple[int, int]:
-        """Bytes of the volume, and those that are free for this user."""
-        found = os.statvfs(self._directory)
+        """Bytes of the volume, and those that are free for this user. Raises LakewardError when the directory is gone."""
+        try:
+            found = os.statvfs(self._directory)
+        except FileNotFoundError:
+            raise LakewardError(f"{self._directory}: somebody removed the state; a new run begins anew and sends every row again") from None
         return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
 
     def floor(self) -> int:

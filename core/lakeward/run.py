@@ -98,7 +98,7 @@ class Run:
     # -- start and end -------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        self._spool.clean(self._state.spooled_files())
+        self._spool.clean(self._state.checksums())
         if isinstance(self._pipeline.source, Keeping):
             self._pipeline.source.keep_in(self._state.directory / "source")
         self._resume()
@@ -130,8 +130,7 @@ class Run:
             self._require_couriers()
 
     def _somebody_delivers(self) -> bool:
-        waiting = self._state.waiting()
-        return any(courier.sink_name in waiting and not courier.gave_up for courier in self._couriers)
+        return any(self._state.awaits(courier.sink_name) and not courier.gave_up for courier in self._couriers)
 
     def _require_couriers(self) -> None:
         failed = [f"sink {courier.sink_name}: {courier.failure}" for courier in self._couriers if courier.gave_up]

@@ -38,6 +38,8 @@ from lakeward.statefile import (
     write_position,
 )
 
+ANY = "SELECT 1 FROM parcels WHERE file = ? LIMIT 1"
+
 
 class State:
     """The state of one pipeline. Safe to use from several threads; open it with `with State.hold(directory) as state`."""
@@ -51,6 +53,7 @@ class State:
         self.life = self._about("life")
         self._position: Position = read_position(connection)
         self._troubles = self.troubles()
+        self._spooled: int | None = None  # bytes that wait; None is not known
         self.letters = Letters(self._rows, self._transaction)
 
     # -- opening -------------------------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ class State:
         """The state for a small change that leaves position and troubles alone, also while a run holds it. Raises UnusableState."""
         with cls._opened(directory, "rw") as state:
             if state is None:
-                raise UnusableState(f"{directory}: no run has made a state here yet")
+                raise UnusableState(f"{directory}: no run has made a state here yet; run the pipeline first")
             yield state
 
     @classmethod
@@ -151,17 +154,20 @@ class State:
         """Parcels and rows that wait, by sink."""
         return {sink: (parcels, rows) for sink, parcels, rows in self._rows("SELECT sink, count(*), sum(rows) FROM parcels GROUP BY sink")}
 
+    def awaits(self, sink: str) -> bool:
+        """Whether a parcel waits for a sink."""
+        return bool(self._rows("SELECT 1 FROM parcels WHERE sink = ? LIMIT 1", sink))
+
     def waiting_bytes(self) -> int:
         """Bytes of the spooled files that wait."""
-        query = "SELECT coalesce(sum(bytes), 0) FROM (SELECT DISTINCT file, bytes FROM parcels)"
-        return next(int(total) for (total,) in self._rows(query))
-
-    def spooled_files(self) -> set[str]:
-        """Names of the files that a parcel needs."""
-        return set(self.checksums())
+        with self._lock:
+            if self._spooled is None:  # asked for each batch, when tens of thousands may wait
+                query = "SELECT coalesce(sum(bytes), 0) FROM (SELECT DISTINCT file, bytes FROM parcels)"
+                self._spooled = next(int(total) for (total,) in self._rows(query))
+            return self._spooled
 
     def checksums(self) -> dict[str, str]:
-        """SHA-256 of these files."""
+        """Names of the files that a parcel needs, and their SHA-256."""
         return dict(self._rows("SELECT DISTINCT file, sha256 FROM parcels"))
 
     def integrity(self) -> list[str]:
@@ -269,15 +275,20 @@ class State:
 
     def _await(self, execute: Any, share: Share, sequence: int, epoch: int, origin: str, whole: int, dead: int) -> None:
         first, end = share.part or (0, None)
+        if self._spooled is not None and not execute(ANY, (share.file,)).fetchall():
+            self._spooled += share.bytes
         values = (share.sink, sequence, first, end, epoch, share.file, share.rows, share.bytes, share.sha256, origin, whole, dead)
         execute(f"INSERT INTO parcels VALUES ({', '.join('?' * len(values))})", values)
 
     def _remove(self, execute: Any, parcel: Parcel, delivered: int, refused: int) -> bool:
         token = parcel.token
         where = (token.sink, token.sequence, token.part[0] if token.part else 0)
-        execute("DELETE FROM parcels WHERE sink = ? AND sequence = ? AND first_row = ?", where)
+        gone = execute("DELETE FROM parcels WHERE sink = ? AND sequence = ? AND first_row = ? RETURNING bytes", where).fetchall()
         self._count(execute, {(kind, token.sink): rows for kind, rows in (("delivered", delivered), ("refused", refused)) if rows})
-        return not execute("SELECT 1 FROM parcels WHERE file = ? LIMIT 1", (parcel.path.name,)).fetchall()
+        last = not execute(ANY, (parcel.path.name,)).fetchall()
+        if last and self._spooled is not None:
+            self._spooled -= sum(size for (size,) in gone)
+        return last
 
     def _tell(self, execute: Any, events: Iterable[Event], origin: str) -> None:
         for event in events:
@@ -304,6 +315,7 @@ class State:
                     yield self._connection.execute
                     self._connection.execute("COMMIT")
                 except BaseException:
+                    self._spooled = None
                     if self._connection.in_transaction:  # on a full disk SQLite has rolled back by itself
                         self._connection.execute("ROLLBACK")
                     raise

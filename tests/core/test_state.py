@@ -48,7 +48,7 @@ def looked(directory: Path) -> Iterator[State]:
 def test_a_new_state_is_empty(tmp_path: Path) -> None:
     with State.hold(tmp_path / "a" / "b") as state:
         assert (state.checkpoint(), state.transform_state("x"), next_parcel(state, "x")) == (None, None, None)
-        assert (state.waiting(), state.waiting_bytes(), state.spooled_files(), state.totals()) == ({}, 0, set(), {})
+        assert (state.waiting(), state.waiting_bytes(), set(state.checksums()), state.totals()) == ({}, 0, set(), {})
         assert (state.receipts(), state.letters.find(), state.letters.counts()) == ([], [], {})
 
 
@@ -91,7 +91,7 @@ def test_the_last_sink_that_settles_says_that_the_file_is_needed_no_more(tmp_pat
             False,
             True,
         ]
-        assert state.spooled_files() == set()
+        assert set(state.checksums()) == set()
 
 
 def test_the_newest_receipt_of_each_sink_is_kept(tmp_path: Path) -> None:
@@ -347,3 +347,31 @@ def test_epochs_for_rows_that_are_read_again_come_only_once_and_far_apart(tmp_pa
             given.append(other.new_epoch())
         given.append(state.new_epoch())
     assert given == [1_000_000, 2_000_000, 3_000_000]
+
+
+def test_the_bytes_that_wait_are_known_without_counting_them_again(tmp_path: Path) -> None:
+    def agreed() -> int:
+        with looked(tmp_path) as fresh:
+            assert state.waiting_bytes() == fresh.waiting_bytes()
+        return state.waiting_bytes()
+
+    with State.hold(tmp_path) as state:
+        state.record(batch(1, "raw", "copy"))
+        assert agreed() == 100
+        state.record(batch(2, "raw", "copy"))
+        state.record(batch(3, "raw"))
+        assert agreed() == 300
+        state.settle(must(next_parcel(state, "copy")), Receipt("x"))
+        assert agreed() == 300
+        state.settle(must(next_parcel(state, "raw")), Receipt("x"))
+        assert agreed() == 200
+        parts = [Share("raw", f"part{first}.parquet", 4, 30, "sha", (first, first + 4)) for first in (0, 4)]
+        state.refuse(must(next_parcel(state, "raw")), [LETTER, LETTER], parts)
+        assert agreed() == 260
+        with pytest.raises(sqlite3.IntegrityError):
+            state.record(batch(3, "copy", "raw"))
+        assert agreed() == 260
+        assert (state.awaits("raw"), state.awaits("copy"), state.awaits("other")) == (True, True, False)
+        while parcel := next_parcel(state, "raw") or next_parcel(state, "copy"):
+            state.settle(parcel, Receipt("x"))
+        assert (agreed(), state.awaits("raw")) == (0, False)

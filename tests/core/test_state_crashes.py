@@ -78,7 +78,7 @@ def test_a_kill_before_the_commit_leaves_the_old_state(tmp_path: Path) -> None:
     assert child.returncode == -signal.SIGKILL
     with State.hold(tmp_path) as state:
         assert state.checkpoint() == Checkpoint({"row": 1}, 0, 1)
-        assert (state.transform_state("w"), state.waiting(), state.spooled_files()) == (b"old", {"a": (1, 10)}, {"f1.parquet"})
+        assert (state.transform_state("w"), state.waiting(), set(state.checksums())) == (b"old", {"a": (1, 10)}, {"f1.parquet"})
         state.record(batch(2, "a"))
 
 
@@ -151,7 +151,7 @@ def test_threads_share_a_state(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(20)
         assert state.totals() == {"rows": {"read": 150}, "delivered": {"a": 150, "b": 150, "c": 150}}
-        assert state.spooled_files() == set()
+        assert set(state.checksums()) == set()
 
 
 def _deliver(state: State, sink: str, parcels: int) -> None:
@@ -212,7 +212,7 @@ def test_any_order_of_recording_and_settling_is_as_in_a_plain_model(
                 assert last == all(number not in numbers for numbers in waiting.values())
                 totals[kind][sink] = totals[kind].get(sink, 0) + 10
             assert state.waiting() == {sink: (len(numbers), 10 * len(numbers)) for sink, numbers in waiting.items() if numbers}
-            assert state.spooled_files() == {f"f{number}.parquet" for numbers in waiting.values() for number in numbers}
+            assert set(state.checksums()) == {f"f{number}.parquet" for numbers in waiting.values() for number in numbers}
             assert state.totals() == totals
             assert (checkpoint.sequence if (checkpoint := state.checkpoint()) else 0) == sequence
     finally:

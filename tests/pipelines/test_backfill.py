@@ -190,3 +190,27 @@ def test_an_input_that_is_not_there_is_one_line(folder: Path) -> None:
     errors = lakeward(folder, "backfill", "demo.yaml", *RANGE, "--origin", "north/other.db", code=1).stderr
     assert "the source cannot read that again: origin: " in errors
     assert in_raw(folder) == wanted(folder, 1)
+
+
+def test_a_range_without_rows_is_a_mistake_that_can_be_corrected(folder: Path) -> None:
+    lakeward(folder, "run", "demo.yaml", "--once")
+    beyond = ("--from", "2001", "--to", "2005", "--reason", "x")
+    assert "key: table 'readings' ends at 1000, before 2001" in lakeward(folder, "backfill", "demo.yaml", *beyond, code=1).stderr
+    with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
+        database.execute("DELETE FROM readings WHERE id BETWEEN 301 AND 305")
+    gap = ("--from", "301", "--to", "305", "--reason", "x")
+    for _ in range(2):  # it does not count as done
+        assert "no row with a key from 301 to 305" in lakeward(folder, "backfill", "demo.yaml", *gap, code=1).stderr
+    lakeward(folder, "backfill", "demo.yaml", "--from", "305", "--to", "306", "--reason", "x", "--sinks", "raw, ")
+    assert in_raw(folder).total() == 1001
+
+
+def test_backfills_of_two_graphs_in_one_file_are_two(folder: Path) -> None:
+    source, sink = "source: {use: sqlite, path: sensor.db}", "sinks: {out: {use: parquet, path: lake/%s}}"
+    graphs = "\n".join(f"  {name}: {{{sink % name}}}" for name in ("raw", "other"))
+    (folder / "demo.yaml").write_text(f"name: demo\n{source}\npipelines:\n{graphs}\nselect: raw\n")
+    lakeward(folder, "run", "demo.yaml", "--once")
+    for graph in ("other", "raw"):
+        lakeward(folder, "backfill", "demo.yaml", *RANGE, "--select", graph)
+    assert in_raw(folder) == wanted(folder)
+    assert duckdb.sql(f"SELECT count(*) FROM '{folder}/lake/other/*.parquet'").fetchall() == [(800,)]

@@ -80,6 +80,8 @@ def test_status_before_during_and_after_a_run(lakeward: Lakeward, folder: Path) 
         running.communicate(timeout=20)
     assert running.returncode == 143
     assert "1,000 rows read = 1,000 delivered + 0 filtered + 0 dead letters" in lakeward("status").stdout
+    (listed,) = json.loads(lakeward("status", "--json").stdout)  # without a file there may be more of them
+    assert listed["rows"]["read"] == 1000
 
 
 def test_a_second_instance_is_sent_away_with_3(lakeward: Lakeward, folder: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -185,6 +188,63 @@ def test_a_replay_that_is_killed_goes_on_and_sends_no_row_twice(folder: Path, la
     lakeward("run", "p.yaml", "--once")
     assert (ids(folder, "raw"), ids(folder, "typed")) == (all_but(3), all_but(3))
     assert_verified(lakeward, delivered=19, dead=1)
+
+
+def test_a_replay_that_is_told_to_stop_says_so_and_the_next_run_delivers(folder: Path, lakeward: Lakeward) -> None:
+    lakeward("run", "p.yaml", "--once")
+    asked = threading.Event()
+
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.send_response(503)
+            self.send_header("Retry-After", "600")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            asked.set()
+
+        do_HEAD = do_GET = do_PUT  # noqa: N815  # as the server looks for them
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        keys = "access_key_id: '${env:S3_KEY}', secret_access_key: '${env:S3_KEY}', region: eu-west-1"
+        s3 = f"{{use: s3, bucket: some-bucket, endpoint_url: 'http://127.0.0.1:{server.server_port}', {keys}}}"
+        configure(folder, "timestamp: timestamp", "timestamp: text")
+        configure(folder, "{use: parquet, path: lake/typed}", s3)
+        command = [sys.executable, "-m", "lakeward", "dead-letters", "replay", "p.yaml", "--stage", "typed"]
+        secret = {**os.environ, "S3_KEY": "k" * 20}
+        replay = subprocess.Popen(command, cwd=folder, env=secret, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert asked.wait(30), replay.poll()
+            replay.send_signal(signal.SIGTERM)
+            out, errors = replay.communicate(timeout=60)
+        finally:
+            replay.kill()
+            server.shutdown()
+    assert (replay.returncode, out) == (143, "2 of 2 dead letters replayed\n")
+    assert errors.endswith("lakeward: stopped by signal 15; the next run takes what is left\n")
+    configure(folder, s3, "{use: parquet, path: lake/typed}")
+    lakeward("run", "p.yaml", "--once")
+    assert ids(folder, "typed") == all_but(3)
+
+
+def test_people_are_shown_the_start_of_a_long_value_and_the_first_of_many_letters(folder: Path, lakeward: Lakeward) -> None:
+    with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
+        database.execute("UPDATE readings SET temperature = ? WHERE id > 5", ("q" * 10_000,))
+        database.executemany("INSERT INTO readings (timestamp, temperature) VALUES ('2026-01-01', ?)", [("n/a",)] * 15)
+    configure(folder, "wait: 50ms}", "wait: 50ms}\ndead_letters: {max_ratio: 1}")
+    lakeward("run", "p.yaml", "--once")
+
+    def words(*arguments: str) -> str:
+        command = [sys.executable, "-m", "lakeward", "dead-letters", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False).stdout
+
+    number = letters(lakeward)[20]["id"]
+    shown = words("show", "p.yaml", str(number))
+    assert "… (10,002 characters; --json has all)" in shown
+    assert len(shown) < 2_000
+    assert lakeward("dead-letters", "show", "p.yaml", str(number))["row"]["temperature"] == "q" * 10_000
+    lines = words("replay", "p.yaml", "--stage", "source").splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("0 of 31 dead letters replayed", "  and 11 more; --json names all", 22)
 
 
 def test_a_stage_that_has_left_the_yaml_is_told(folder: Path, lakeward: Lakeward) -> None:

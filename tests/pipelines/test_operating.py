@@ -166,6 +166,53 @@ def test_a_position_of_another_input_is_one_line(lakeward: Lakeward) -> None:
     assert "the source cannot read that again: origin: " in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--to", "501"], "key: table 'readings' ends at 500, before 501"),
+        (["--json-position", '{"id": "x"}'], "{'id': 'x'} is not a position in a SQLite table"),
+        (["--json-position", '{"id": 9223372036854775808}'], "is not a position in a SQLite table"),
+    ],
+)
+def test_a_position_that_the_source_does_not_have_is_not_taken(lakeward: Lakeward, arguments: list[str], message: str) -> None:
+    lakeward("run", "demo.yaml", "--once")
+    said = lakeward("position", "set", "demo.yaml", *arguments, "--reason", "x", code=1).stderr
+    assert message in said
+    assert said.count("\n") == 1
+    lakeward("run", "demo.yaml", "--once")
+    assert json.loads(lakeward("status", "demo.yaml", "--json").stdout)["rows"]["read"] == 500
+
+
+def test_status_tells_of_long_parts_of_a_position_only_how_much_they_are(lakeward: Lakeward) -> None:
+    lakeward("run", "demo.yaml", "--once")
+    whole = json.loads(lakeward("position", "show", "demo.yaml", "--json").stdout)["position"]
+    told = json.loads(lakeward("status", "demo.yaml", "--json").stdout)["position"]
+    assert (told["id"], told["epoch"], told["anchors"]) == (500, 0, len(whole["anchors"]))
+    assert len(json.dumps(told)) < 200 < len(json.dumps(whole))
+
+
+def test_an_empty_state_dir_is_not_the_folder_where_one_stands(lakeward: Lakeward, folder: Path) -> None:
+    assert "'--state-dir': is empty; name a folder" in lakeward("run", "demo.yaml", "--once", "--state-dir", "", code=2).stderr
+    assert not (folder / "state.db").exists()
+
+
+def test_a_state_that_is_removed_under_a_run_ends_it_with_one_line(folder: Path) -> None:
+    command = [sys.executable, "-m", "lakeward", "run", "demo.yaml", "--log-level", "error"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            until(lambda: (folder / "lake" / "raw").exists() and sum(arrivals(folder).values()) == 500)
+            (folder / STATE).rename(folder / "gone")
+            errors = run.communicate(timeout=60)[1]
+        finally:
+            run.kill()
+    assert run.returncode == 1
+    assert (
+        errors.splitlines()[-1]
+        == f"lakeward: {folder / STATE}: somebody removed the state; a new run begins anew and sends every row again"
+    )
+    assert "Traceback" not in errors
+
+
 def test_a_key_that_no_row_can_have_is_one_line(lakeward: Lakeward) -> None:
     said = lakeward("position", "set", "demo.yaml", "--to", str(2**63), "--reason", "x", code=1).stderr
     assert said.count("\n") == 1
@@ -234,8 +281,8 @@ def test_health_tells_of_rows_that_wait_for_long(lakeward: Lakeward, folder: Pat
     os.utime(min((folder / STATE / "spool").iterdir()), (old, old))
     found = json.loads(lakeward("health", "demo.yaml", "--json", code=1).stdout)
     assert found["waiting"] == {"raw": {"parcels": 5, "rows": 500}}
-    assert "rows wait for raw since 2 hours" in found["problems"]
-    assert "waiting:      raw 500 rows (since 2 hours)" in lakeward("health", "demo.yaml", code=1).stdout
+    assert "rows have waited for raw for 2 hours" in found["problems"]
+    assert "waiting:      raw 500 rows (for 2 hours)" in lakeward("health", "demo.yaml", code=1).stdout
     assert "expected a duration" in lakeward("health", "demo.yaml", "--max-wait", "soon", code=2).stderr
 
 

@@ -18,6 +18,7 @@ from lakeward.cli.logs import log_options, start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_option
 from lakeward.cli.rereading import asked_by, by_option, origin_option, reason_option, reread, with_reason
 from lakeward.cli.running import carry_out, listening, planned, show_progress
+from lakeward.errors import LakewardError
 
 if TYPE_CHECKING:
     from lakeward.pipeline import Pipeline
@@ -60,15 +61,16 @@ def command(
     reason, who = with_reason(reason), asked_by(who)
     start_logging(log_format, log_level)
     with listening() as bell:
-        from lakeward.config import load
+        from lakeward.config import UNNAMED, load
         from lakeward.run import Run
 
         config = load(file, overrides)
         main = config_state_dir(config, state_dir)
-        names = sorted(sinks.split(",")) if sinks else None
-        where = main / _folder(first, last, [origin, "+".join(names or ())])
+        names = sorted({name.strip() for name in sinks.split(",")} - {""}) if sinks else None
         with planned(config, select) as (whole, plugins):
             pipeline = only(whole, names)
+            graph = "" if pipeline.graph == UNNAMED else pipeline.graph
+            where = main / _folder(first, last, [*filter(None, [graph]), origin, "+".join(names or ())])
             if _is_done(where, again):
                 found = {"state_dir": str(where), "done": True}
                 answer(found, as_json, lambda: f"{where}: was done already; --again does it anew, and every row arrives once more")
@@ -82,7 +84,7 @@ def command(
                     _first_record(state, pipeline, main, about, first, last, origin)
                 return Run(pipeline, plugins, state, bell, once=True, finish=True)
 
-            code = carry_out(where, begin, True, bell, as_json, _mark_done)
+            code = carry_out(where, begin, True, bell, as_json, lambda state: _mark_done(state, f"{first} to {last}"))
         sys.exit(code)
 
 
@@ -119,7 +121,7 @@ def only(pipeline: Pipeline, names: Sequence[str] | None) -> Pipeline:
 
 
 def _folder(first: int, last: int, besides: Sequence[str]) -> str:
-    """A name that no other range, input or choice of sinks has."""
+    """A name that no other range, graph, input or choice of sinks has."""
     name = f"backfill-{first}-{last}"
     if any(besides):
         readable = re.sub(r"[^A-Za-z0-9.+-]+", "_", "-".join(filter(None, besides)))[-80:]
@@ -156,8 +158,12 @@ def _first_record(state: State, pipeline: Pipeline, main: Path, about: str, firs
     state.record(Recording(1, epoch, position, {}, [], [], {}, [event], origin))
 
 
-def _mark_done(state: State) -> None:
+def _mark_done(state: State, keys: str) -> None:
+    """Say so in the state. Raises LakewardError when there was nothing to do: the range is rather a wrong one."""
     from lakeward.components import Event
 
-    state.tell(Event(DONE, "every row has arrived"))
+    rows = state.totals().get("rows", {}).get("read", 0)
+    if not rows:
+        raise LakewardError(f"the source has no row with a key from {keys}, so nothing was delivered; look at --from and --to")
+    state.tell(Event(DONE, f"every row has arrived, {rows:,} of them"))
     state.room.release()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lakeward.cli.answer import answer
+from lakeward.cli.in_order import InOrder
 from lakeward.cli.logs import start_logging
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, select_option, set_option, state_dir_of, state_dir_option
 from lakeward.cli.rereading import with_reason
-from lakeward.cli.running import end_process, exit_code, listening, planned
+from lakeward.cli.running import end_process, exit_code, listening, planned, show_progress
 from lakeward.cli.table import table
 from lakeward.errors import LakewardError, StateInUse
 
@@ -22,8 +23,19 @@ if TYPE_CHECKING:
     from lakeward.config import Config
     from lakeward.state import State
 
+LONGEST, SHOWN = 500, 20  # characters of a value, and letters that stay open, that people are shown
 RANGE = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?")
 STATUSES = ("open", "replay", "replayed", "discarded")
+EPILOG = """\b
+Examples:
+  lakeward dead-letters list pipeline.yaml            which rows were refused, and why
+  lakeward dead-letters show pipeline.yaml 17         the values of one
+  lakeward dead-letters replay pipeline.yaml 17       once more, after the cause was mended
+  lakeward dead-letters discard pipeline.yaml 17 --reason "test reading of the installer" """
+SHOW_EPILOG = """\b
+Examples:
+  lakeward dead-letters show pipeline.yaml 17
+  lakeward dead-letters show pipeline.yaml 17 --json"""
 LIST_EPILOG = """\b
 Examples:
   lakeward dead-letters list pipeline.yaml
@@ -58,7 +70,7 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
 ids_argument = click.argument("ids", nargs=-1, callback=_ranges, metavar="[ID]...")
 
 
-@click.group(short_help="Look at refused rows, replay or discard them.")
+@click.group(cls=InOrder, short_help="Look at refused rows, replay or discard them.", epilog=EPILOG)
 def command() -> None:
     """Look at rows that were refused, send them again, or give them up.
 
@@ -66,12 +78,12 @@ def command() -> None:
     """
 
 
-@command.command("list", epilog=LIST_EPILOG)
+@command.command("list", short_help="List the newest dead letters.", epilog=LIST_EPILOG)
 @pipeline_file
 @filters
 @click.option("--reason", help="Only those with this reason, such as type or sink_rejected.")
 @click.option("--status", type=click.Choice([*STATUSES, "all"]), help="Only those  [default: open, and marked for replay]")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show so many; of more, how many there are.")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=20, show_default=True, help="Show so many.")
 @state_dir_option
 @json_option
 def list_(
@@ -92,11 +104,9 @@ def list_(
     answer(found, as_json, lambda: _list_in_words(total, groups, letters))
 
 
-@command.command(
-    epilog="\b\nExamples:\n  lakeward dead-letters show pipeline.yaml 17\n  lakeward dead-letters show pipeline.yaml 17 --json"
-)
+@command.command(short_help="Show all of one, with the values of its row.", epilog=SHOW_EPILOG)
 @pipeline_file
-@click.argument("number", type=int, metavar="ID")
+@click.argument("number", type=click.IntRange(1, 10**18), metavar="ID")
 @state_dir_option
 @json_option
 def show(file: Path, number: int, state_dir: Path | None, as_json: bool) -> None:
@@ -109,34 +119,13 @@ def show(file: Path, number: int, state_dir: Path | None, as_json: bool) -> None
     if not letters:
         raise LakewardError(f"{directory} has no dead letter {number}; see `lakeward dead-letters list {file}`")
     found = _shown(letters[0])
+    values = {name: json.dumps(value, ensure_ascii=False) for name, value in (found["row"] or {}).items()}
     lines = [f"{name:<11} {value}" for name, value in found.items() if name != "row" and value not in (None, "")]
-    row = [f"  {name}: {json.dumps(value, ensure_ascii=False)}" for name, value in (found["row"] or {}).items()]
+    row = [f"  {name}: {_shortened(value)}" for name, value in values.items()]
     answer(found, as_json, lambda: "\n".join([*lines, "row", *row] if row else lines))
 
 
-@command.command(epilog=DISCARD_EPILOG)
-@pipeline_file
-@ids_argument
-@filters
-@click.option("--reason", required=True, metavar="WHY", help="Why these rows are not needed; kept with each of them.")
-@state_dir_option
-@json_option
-def discard(
-    file: Path, ids: list[tuple[int, int]], stage: str | None, origin: str | None, reason: str, state_dir: Path | None, as_json: bool
-) -> None:
-    """Give up the rows of open dead letters, by id or by stage and origin. They cannot be had back; also while the pipeline runs."""
-    from lakeward.components import Event
-    from lakeward.state import State
-
-    reason = with_reason(reason)
-    where, values = _chosen(ids, ("open",), everything=False, stage=stage, origin=origin)
-    with State.beside(state_dir_of(file, state_dir)) as state:
-        done = state.letters.discard([letter["id"] for letter in _some(state, where, values)], reason)
-        state.tell(Event("dead_letters_discarded", reason, done))
-    answer({"discarded": done}, as_json, lambda: f"{done:,} dead letters discarded")
-
-
-@command.command(epilog=REPLAY_EPILOG)
+@command.command(short_help="Send the rows of open ones through the pipeline again.", epilog=REPLAY_EPILOG)
 @pipeline_file
 @ids_argument
 @click.option("--all", "everything", is_flag=True, help="All open ones.")
@@ -179,7 +168,8 @@ def replay(
     found = {"marked": len(numbers), "taken_by": "this command", "replayed": done, "left": left, "error": error}
     lines = [
         f"{done:,} of {len(numbers):,} dead letters replayed",
-        *(f"  {one['id']} stays {one['status']}: {one['note']}" for one in left),
+        *(f"  {one['id']} stays {one['status']}: {one['note']}" for one in left[:SHOWN]),
+        *[f"  and {len(left) - SHOWN:,} more; --json names all"] * (len(left) > SHOWN),
     ]
     answer(found, as_json, lambda: "\n".join(lines))
     if error:
@@ -195,12 +185,36 @@ def _replay_here(config: Config, select: str | None, directory: Path, numbers: S
 
     with listening() as bell, State.hold(directory) as state, planned(config, select) as (pipeline, plugins):
         state.letters.mark(numbers)
+        show_progress(plugins, "text")
         run = Run(pipeline, plugins, state, bell, once=True, read=False)
         result = run.execute()
         code = exit_code(result, bell)
         if run.abandoned:
             end_process(code)
-        return result.error or (f"stopped by signal {bell.stopping}" if result.status == "stopped" else ""), code
+        stopped = f"stopped by signal {bell.stopping}; the next run takes what is left" if result.status == "stopped" else ""
+        return result.error or stopped, code
+
+
+@command.command(short_help="Give up the rows of open ones.", epilog=DISCARD_EPILOG)
+@pipeline_file
+@ids_argument
+@filters
+@click.option("--reason", required=True, metavar="WHY", help="Why these rows are not needed; kept with each of them.")
+@state_dir_option
+@json_option
+def discard(
+    file: Path, ids: list[tuple[int, int]], stage: str | None, origin: str | None, reason: str, state_dir: Path | None, as_json: bool
+) -> None:
+    """Give up the rows of open dead letters, by id or by stage and origin. They cannot be had back; also while the pipeline runs."""
+    from lakeward.components import Event
+    from lakeward.state import State
+
+    reason = with_reason(reason)
+    where, values = _chosen(ids, ("open",), everything=False, stage=stage, origin=origin)
+    with State.beside(state_dir_of(file, state_dir)) as state:
+        done = state.letters.discard([letter["id"] for letter in _some(state, where, values)], reason)
+        state.tell(Event("dead_letters_discarded", reason, done))
+    answer({"discarded": done}, as_json, lambda: f"{done:,} dead letters discarded")
 
 
 # -- which -------------------------------------------------------------------------------------------------------------
@@ -231,6 +245,10 @@ def _some(state: State | None, where: str, values: Sequence[Any]) -> list[dict[s
 # -- in words ----------------------------------------------------------------------------------------------------------
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters; --json has all)"
+
+
 def _shown(letter: dict[str, Any]) -> dict[str, Any]:
     """With the values as JSON, and the keys of its row together."""
     return {**{name: value for name, value in letter.items() if name != "payload"}, "row": json.loads(letter["payload"] or "null")}
@@ -246,7 +264,7 @@ def _list_in_words(total: int, groups: Sequence[dict[str, Any]], letters: Sequen
     return "\n".join(
         [
             *lines,
-            table(columns, [[one[name] for name in columns] for one in shown]),
+            table(columns, [[one[name] for name in columns] for one in shown], keys=("id", "row"), fit=True),
         ]
     )
 
@@ -254,4 +272,4 @@ def _list_in_words(total: int, groups: Sequence[dict[str, Any]], letters: Sequen
 def _keys(letter: Mapping[str, Any]) -> int | str | None:
     """Of its row, or of the first and last one of a range."""
     low: int | None = letter["row_low"]
-    return low if letter["row_high"] is None else f"{low:,} to {letter['row_high']:,}"
+    return low if letter["row_high"] is None else f"{low} to {letter['row_high']}"

@@ -105,7 +105,7 @@ def _holder(directory: Path) -> str | None:
 def _oldest(state: State) -> str | None:
     """When the oldest file that waits was written; the folder knows."""
     times = []
-    for name in state.spooled_files():
+    for name in state.checksums():
         try:
             times.append((state.directory / "spool" / name).stat().st_mtime)
         except FileNotFoundError:  # delivered meanwhile
@@ -117,7 +117,7 @@ def _too_old(found: dict[str, Any], oldest: timedelta | None, longest: timedelta
     if oldest is not None and (age := _age(found["last_batch"])) > oldest:
         yield f"the last batch is {_words(age)} old" if found["last_batch"] else "there was no batch yet"
     if found["waiting_since"] and (age := _age(found["waiting_since"])) > longest:
-        yield f"rows wait for {', '.join(found['waiting'])} since {_words(age)}"
+        yield f"rows have waited for {', '.join(found['waiting'])} for {_words(age)}"
 
 
 def _age(at: str | None) -> timedelta:
@@ -139,7 +139,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         return
     process, spool = found["process"], found["spool"]
     waiting = ", ".join(f"{sink} {one['rows']:,} rows" for sink, one in found["waiting"].items())
-    since = f" (since {_words(_age(found['waiting_since']))})" if found["waiting_since"] else ""
+    since = f" (for {_words(_age(found['waiting_since']))})" if found["waiting_since"] else ""
     lines = {
         "run": "none" if process is None else f"process {process}",
         "last batch": f"{_words(_age(found['last_batch']))} ago" if found["last_batch"] else "none yet",

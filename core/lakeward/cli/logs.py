@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import click
 
 from lakeward.secrets import redact
+
+CLEAR = "\r\x1b[K"  # on a terminal, whatever progress is on this line
 
 
 def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,12 +27,12 @@ def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def start_logging(log_format: str, log_level: str) -> None:
-    """Set up the root logger; libraries of others stay at INFO, because some print credentials below it."""
+    """Set up the root logger; of libraries of others only warnings, because some print credentials below that."""
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        RedactingFormatter(_JsonLines() if log_format == "json" else logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    fresh_line = CLEAR if sys.stderr.isatty() else ""
+    text = logging.Formatter(f"{fresh_line}%(asctime)s %(levelname)-7s %(message)s")
+    handler.setFormatter(RedactingFormatter(_JsonLines() if log_format == "json" else text))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("lakeward").setLevel(log_level.upper())
 
 

@@ -13,9 +13,20 @@ from lakeward.errors import LakewardError
 if TYPE_CHECKING:  # `lakeward --help` must not pay for YAML and cattrs
     from lakeward.config import Config
 
+
+class Folder(click.Path):
+    """A path that is not empty: `--state-dir "$FOLDER"` of a variable that is not set would be the folder where one stands."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As `click.Path` does."""
+        if value == "":
+            self.fail("is empty; name a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 pipeline_file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 state_dir_option = click.option(
-    "--state-dir", type=click.Path(path_type=Path), help="Where the state lives [default: .lakeward/NAME beside FILE]."
+    "--state-dir", type=Folder(path_type=Path), help="Where the state lives [default: .lakeward/NAME beside FILE]."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 select_option = click.option("--select", metavar="NAME", help="Which of several named graphs to use.")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from lakeward.cli.answer import answer
+from lakeward.cli.in_order import InOrder
 from lakeward.cli.places import config_state_dir, json_option, pipeline_file, set_option, state_dir_option
 from lakeward.cli.rereading import asked_by, by_option, entries, in_words, origin_option, reason_option, reread, shortened, with_reason
 from lakeward.cli.table import table
-from lakeward.errors import StateInUse
+from lakeward.errors import Retry, StateInUse
 
 if TYPE_CHECKING:
     from lakeward.components import Position, Source
@@ -32,7 +34,7 @@ Examples:
   lakeward position set pipeline.yaml --json-position '{"id": 7}' --reason "by hand" --by ada"""
 
 
-@click.group(short_help="Show or set where the pipeline goes on.", epilog=EPILOG)
+@click.group(cls=InOrder, short_help="Show or set where the pipeline goes on.", epilog=EPILOG)
 def command() -> None:
     """Show or set where a pipeline goes on in its source."""
 
@@ -87,6 +89,8 @@ def set_(
 
     config = load(file, overrides)
     with planned(config, config.select or next(iter(config.graphs))) as (pipeline, _):
+        if by_hand is not None:
+            _require_understood(pipeline.source, by_hand)
         try:
             with State.hold(config_state_dir(config, state_dir)) as state:
                 state.claim(config.name)
@@ -121,6 +125,12 @@ def _parsed(text: str) -> dict[str, Any]:
     return found
 
 
+def _require_understood(source: Source, position: Position) -> None:
+    """The source takes it, which is known before the run would fail. Raises LakewardError."""
+    with suppress(Retry):  # it cannot be read now, so it cannot say
+        next(iter(source.read(position or None, 1)), None)
+
+
 def _moved(source: Source, before: Position | None, to: int, epoch: int, origin: str) -> dict[str, Any]:
     """The position after a row; that of other inputs stays as it is."""
     position = dict(reread(source, to + 1, None, epoch, origin))
@@ -147,4 +157,5 @@ def _effect(before: Position | None, to: int, origin: str) -> str:
 def _table(position: Position) -> str:
     rows = {name: shortened(entry) for name, entry in entries(position).items()}
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    return table(["input", *columns], [[name or "the only one", *(row.get(column) for column in columns)] for name, row in rows.items()])
+    cells = [[name or "the only one", *(row.get(column) for column in columns)] for name, row in rows.items()]
+    return table(["input", *columns], cells, keys=columns)

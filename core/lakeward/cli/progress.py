@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TextIO
 
+from lakeward.cli.logs import CLEAR
 from lakeward.components import Parcel
 from lakeward.hookspecs import BatchInfo, hookimpl
 
@@ -37,12 +38,12 @@ class Progress:
     @hookimpl
     def lakeward_run_finished(self) -> None:
         """Leave the line clean for what follows."""
-        self._stream.write("\r\x1b[K")
+        self._stream.write(CLEAR)
         self._stream.flush()
 
     def _show(self) -> None:
         now = time.monotonic()
         if now - self._shown >= 0.1:
             self._shown = now
-            self._stream.write(f"\r\x1b[K{self._read:,} rows read, {self._delivered:,} of {self._parcels:,} parcels delivered")
+            self._stream.write(f"{CLEAR}{self._read:,} rows read, {self._delivered:,} of {self._parcels:,} parcels delivered")
             self._stream.flush()

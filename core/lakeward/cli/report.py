@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lakeward.cli.rereading import summary
 from lakeward.cli.table import table
 from lakeward.state import State
 
@@ -25,7 +26,7 @@ def report(state: State) -> dict[str, Any]:
     }
     return {
         "state_dir": str(state.directory),
-        "position": checkpoint.position if checkpoint else None,
+        "position": summary(checkpoint.position) if checkpoint and checkpoint.position else None,
         "epoch": checkpoint.epoch if checkpoint else None,
         "batches": checkpoint.sequence if checkpoint else 0,
         "rows": rows,
@@ -47,7 +48,8 @@ def in_words(found: dict[str, Any]) -> str:
     ]
     if found["sinks"]:
         columns = ("rows", "delivered", "waiting", "refused", "location")
-        lines += ["", table(("sink", *columns), [(name, *(sink[column] for column in columns)) for name, sink in found["sinks"].items()])]
+        cells = [(name, *(sink[column] for column in columns)) for name, sink in found["sinks"].items()]
+        lines += ["", table(("sink", *columns), cells, fit=True)]
     if found["filtered"]:
         lines += ["", table(("filtered by", "rows"), list(found["filtered"].items()))]
     if found["dead_letters"]:
@@ -55,6 +57,6 @@ def in_words(found: dict[str, Any]) -> str:
     if found["troubles"]:
         lines += ["", *(f"does not work now: {part}: {problem}" for part, problem in found["troubles"].items())]
     if found["events"]:
-        events = [tuple(event[column] for column in ("at", "kind", "origin", "detail")) for event in found["events"]]
-        lines += ["", table(("newest events", "kind", "origin", "detail"), events)]
+        told = [name for name in ("kind", "origin", "detail") if any(event[name] for event in found["events"])]
+        lines += ["", table(("newest events", *told), [[event[name] for name in ("at", *told)] for event in found["events"]])]
     return "\n".join(lines)

@@ -51,7 +51,17 @@ def entries(position: Position) -> dict[str, Mapping[str, Any]]:
 def shortened(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry for people, what they look for first; of what is long only how much it is."""
     names = [name for name in ("id", "epoch", "until", "anchors") if name in entry] if "id" in entry else sorted(entry)
-    return {name: len(entry[name]) if isinstance(entry[name], (list, Mapping)) else entry[name] for name in names}
+    return {name: _size_of(entry[name]) for name in names}
+
+
+def _size_of(value: Any) -> Any:
+    return len(value) if isinstance(value, (list, Mapping)) else value
+
+
+def summary(position: Position) -> Position:
+    """A position for those who look on: of what is long only how much it is; `position show --json` has all."""
+    parts = entries(position)
+    return {name: _size_of(value) for name, value in position.items()} if "" in parts else {name: shortened(parts[name]) for name in parts}
 
 
 def in_words(position: Position | None) -> str:

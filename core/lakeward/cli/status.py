@@ -21,7 +21,7 @@ Examples:
 @state_dir_option
 @json_option
 def command(file: Path | None, state_dir: Path | None, as_json: bool) -> None:
-    """Show what the pipeline in FILE has done so far; also while it runs."""
+    """Show what the pipeline in FILE has done so far; also while it runs. Without FILE, --json gives a list."""
     from lakeward.cli.report import in_words, report
     from lakeward.state import State
 
@@ -31,7 +31,7 @@ def command(file: Path | None, state_dir: Path | None, as_json: bool) -> None:
         with State.look(directory) as state:
             reports.append({"state_dir": str(directory), "batches": 0} if state is None else report(state))
     answer(
-        reports if len(reports) > 1 else reports[0],
+        reports[0] if file or state_dir else reports,
         as_json,
         lambda: "\n".join(f"{found['state_dir']}: {in_words(found) if 'rows' in found else 'has not run yet'}" for found in reports),
     )

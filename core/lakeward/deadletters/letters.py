@@ -84,7 +84,7 @@ def _cells(letter: Mapping[str, Any], schema: pa.Schema) -> list[pa.Array[Any]]:
     values = {**json.loads(letter["payload"]), ROW: letter["row_low"]}
     missing = [name for name in schema.names if name not in values]
     if missing:
-        raise ValueError(f"has no column {', '.join(missing)}")
+        raise ValueError(f"has no column {', '.join(missing)}; replay it by a pipeline file that leaves out what came later")
     cells = []
     for column in schema:
         try:

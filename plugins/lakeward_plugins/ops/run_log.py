@@ -29,9 +29,9 @@ def lakeward_run_started(run: RunInfo) -> None:
 @hookimpl
 def lakeward_batch_recorded(run: RunInfo, batch: BatchInfo) -> None:
     """Say where the rows of the batch go; a warning when some became dead letters."""
-    filtered = sum(batch.filtered.values())
     parts = [f"{batch.read:,} rows read", _each(batch.sinks)]
-    parts += [f"{filtered:,} filtered"] * bool(filtered) + [f"{batch.dead:,} dead letters"] * bool(batch.dead)
+    parts += [f"{count:,} filtered ({rule})" for rule, count in batch.filtered.items() if count]
+    parts += [f"{batch.dead:,} dead letters"] * bool(batch.dead)
     _say(
         logging.WARNING if batch.dead else logging.INFO,
         f"{run.pipeline}: batch {batch.sequence}: " + ", ".join(filter(None, parts)),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -79,3 +80,20 @@ def test_starting_twice_logs_once(capsys: pytest.CaptureFixture[str]) -> None:
     start_logging("text", "info")
     logging.getLogger("lakeward").info("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_other_libraries_only_warn(capsys: pytest.CaptureFixture[str]) -> None:
+    start_logging("text", "debug")
+    logging.getLogger("botocore").info("Found credentials")
+    logging.getLogger("botocore").warning("clock skew")
+    assert capsys.readouterr().err.splitlines()[0].endswith("WARNING clock skew")
+
+
+@pytest.mark.parametrize(("terminal", "start"), [(True, "\r\x1b[K2"), (False, "2")])
+def test_on_a_terminal_a_log_line_clears_the_line_of_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool, start: str
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    start_logging("text", "info")
+    logging.getLogger("lakeward.run").info("batch 1")
+    assert capsys.readouterr().err.startswith(start)

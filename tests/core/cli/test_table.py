@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,3 +38,23 @@ def test_each_row_is_one_printable_line_whatever_its_text(rows: list[tuple[objec
     assert all(line.isprintable() for line in lines)
     last = lines[0].index("NUMBER") + len("NUMBER") - 1
     assert all(line[last].isdigit() for line in lines[1:])
+
+
+def test_keys_are_written_as_commands_take_them() -> None:
+    assert table(("id", "rows"), [(12_345, 12_345)], keys=("id",)).splitlines() == ["   ID    ROWS", "12345  12,345"]
+
+
+def test_the_last_column_fits_a_terminal_if_it_may_be_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("raw", "/very/long/path/to/the/lake/raw-0001.parquet"), ("b", "/short")]
+    whole = table(("sink", "location"), rows, fit=True).splitlines()
+    assert whole[1].endswith(rows[0][1])
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert table(("sink", "location"), rows).splitlines() == whole
+    assert table(("sink", "location"), rows, fit=True).splitlines() == [
+        "SINK  LOCATION",
+        "raw   /very/long/path/…/raw-0001.parquet",
+        "b     /short",
+    ]
+    monkeypatch.setenv("COLUMNS", "5")
+    assert len(table(("sink", "location"), rows, fit=True).splitlines()[1]) == 6 + 20

@@ -141,7 +141,11 @@ def test_what_does_not_fit_any_more_says_why() -> None:
     schemas = {
         "column 'a' (double): Failed to parse string: 'n/a' as a scalar of type double": [("_row", pa.int64()), ("a", pa.float64())],
         "column 'b' (int64): Float value 2.500000 was truncated converting to int64": [("b", pa.int64())],
-        "has no column c, d": [("a", pa.string()), ("c", pa.string()), ("d", pa.string())],
+        "has no column c, d; replay it by a pipeline file that leaves out what came later": [
+            ("a", pa.string()),
+            ("c", pa.string()),
+            ("d", pa.string()),
+        ],
         "column 'a' (binary): holds text, not bytes": [("a", pa.binary())],
     }
     for message, fields in schemas.items():

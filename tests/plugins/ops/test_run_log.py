@@ -54,7 +54,7 @@ def test_a_batch_says_where_its_rows_go(caplog: pytest.LogCaptureFixture) -> Non
     run_log.lakeward_batch_recorded(RUN, batch())
     record: Any = only(caplog)
     assert record.event == "batch_recorded"
-    assert record.getMessage() == "environmental: batch 7: 1,500 rows read, 1,500 for raw, 3 for alerts, 12 filtered"
+    assert record.getMessage() == "environmental: batch 7: 1,500 rows read, 1,500 for raw, 3 for alerts, 12 filtered (clean: too_hot)"
     assert record.fields["sinks"] == {"raw": 1500, "alerts": 3}
     assert record.fields["filtered"] == {"clean: too_hot": 12}
     assert record.levelno == logging.INFO

@@ -535,6 +535,17 @@ def test_a_part_of_another_input_is_refused(tmp_path: Path) -> None:
         source.reread(3, 2, 1_000_000)
 
 
+@pytest.mark.parametrize(("make", "end"), [(AUTO, 100), (PLAIN, 90)])
+def test_a_part_beyond_the_end_is_refused(tmp_path: Path, make: str, end: int) -> None:
+    lake = started(tmp_path / "s.db", make)
+    run(lake.path, "DELETE FROM r WHERE id > 90")  # with AUTOINCREMENT the ids up to 100 stay given
+    source = SqliteSource(lake.path, table="r")
+    assert (source.reread(end, end + 9, 7)["id"], source.reread(end + 1, None, 7)["id"]) == (end - 1, end)
+    for first, last in ((end + 1, end + 9), (end + 2, None)):
+        with pytest.raises(OptionError, match=rf"table 'r' ends at {end}, before {end + 1}"):
+            source.reread(first, last, 7)
+
+
 class TestNegativeAndSparseIds(SourceContract):
     def make(self, tmp_path: Path) -> SqliteSource:
         path = tmp_path / "s.db"

@@ -73,7 +73,7 @@ class Bookmark:
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def traits_of(query: Query, table: Table, file: int) -> Traits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lakeward import ROW
+from lakeward import ROW, OptionError
 from lakeward.components import Event
 from lakeward_plugins.sources.sqlite.batch import Taken, take
 from lakeward_plugins.sources.sqlite.bookmark import Bookmark, traits_of
@@ -37,6 +37,17 @@ def _rows(query: Query, table: Table, after: int | None, limit: int, until: int 
         return take(query, table, after, limit, "" if until is None else f"{table.key_ref} <= {until}")
     except Corrupt:
         return Salvage(query, table, after, limit, until).take()
+
+
+def require_within(query: Query, table: Table, key: int) -> None:
+    """The table has come as far as this key: rows of later ones are not there, nor could a bookmark be told from ids set back."""
+    try:
+        highest = query(f"SELECT max({table.key_ref}) AS highest FROM {table.source}", 1).column(0)[0].as_py()
+    except Corrupt:  # whoever reads on will say what is damaged
+        return
+    ends = [end for end in (highest, traits_of(query, table, 0).sequence) if end is not None]
+    if key > max(ends, default=0):
+        raise OptionError("key", f"table {table.name!r} ends at {max(ends, default=0)}, before {key}; name a row that is there")
 
 
 def reread(first: int, last: int | None, epoch: int) -> Bookmark:

@@ -112,6 +112,9 @@ class Database:
             raise OptionError("first", f"the first key {first} is greater than the last, {last}")
         if not MIN_KEY <= first <= MAX_KEY + 1 or (last is not None and last > MAX_KEY):
             raise OptionError("first", f"no key is below {MIN_KEY} or above {MAX_KEY}")
+        table = self.table()
+        with self.opening.transaction() as query:
+            byid.require_within(query, table, first if last is not None else first - 1)
         return byid.reread(first, last, epoch).position()
 
     def explain(self) -> str:
