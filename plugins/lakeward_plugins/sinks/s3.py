@@ -34,7 +34,7 @@ SLOWEST = 64_000  # bytes a second; an upload that is slower is given up and tri
 QUIET = {"boto3": logging.INFO, "botocore": logging.INFO, "urllib3": logging.INFO, "urllib3.connection": logging.ERROR}
 BUCKET, SHA256 = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]|arn:[ -~]+"), re.compile(r"[0-9a-f]{64}")
 ADDRESS, FOLDER = re.compile(r"https?://[^\s/@?#:]+(:\d{1,5})?(/[^\s@?#]*)?"), re.compile(r"(?!\.\.?(/|$))[^/]+(/(?!\.\.?(/|$))[^/]+)*")
-TODO: dict[int | str, str] = {
+REMEDY: dict[int | str, str] = {
     **dict.fromkeys((401, "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"), "check access_key_id, "
         "secret_access_key and session_token, or what the AWS chain finds"),
     **dict.fromkeys((301, 307, "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"), "set `region` to that of the bucket"),
@@ -228,7 +228,7 @@ def _unhappy(error: aws.ClientError, where: str) -> Exception:
     if status in AGAIN or (status >= 500 and status != 501) or code in DAMAGED:
         wanted = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
         return Retry(what, float(wanted) if wanted.isdecimal() else None, throttled=status in (429, 503) or code == "SlowDown")
-    return Refused(f"{what}; {TODO.get(code) or TODO.get(status, 'check the options of this sink')}")
+    return Refused(f"{what}; {REMEDY.get(code) or REMEDY.get(status, 'check the options of this sink')}")
 
 
 def _unreached(error: Exception, where: str) -> Exception:
