@@ -103,6 +103,7 @@ def live(folder: Path, nursery: Nursery, weather: Weather) -> Tally:
     try:
         pipeline.grow(folder, 500)
         span = _span(folder, nursery, bugs)
+        pipeline.connect(folder / "sensor.db", weather.journal).close()  # while nobody reads: SQLite does not wait to change it
         with writing(folder, weather.journal, weather.seed, RATE):
             for _ in range(10 * weather.kills):
                 if tally.kills.total() >= weather.kills:
