@@ -186,7 +186,7 @@ class Transform(Protocol):
     """
 
     ports: ClassVar[tuple[str, ...]]
-    """Names of its outputs, `("main",)` for most."""
+    """Names of its outputs, `("main",)` for most. (With `block: ClassVar[str]`, options may also stand in one mapping of that name.)"""
     row_wise: ClassVar[bool]
     """True when each row in leaves exactly once: on a port, or `rejected`, or `filtered`. Checked on every batch."""
 
@@ -214,6 +214,27 @@ class Stateful(Protocol):
 
     def finish(self, watermark: datetime) -> pa.RecordBatch | Mapping[str, pa.RecordBatch]:
         """Give out what is complete when no row older than `watermark` will come; `END_OF_INPUT` means no row at all."""
+
+
+@runtime_checkable
+class Clocked(Protocol):
+    """What a transform has as well when it refuses rows from the future: it must not look at the machine's clock itself."""
+
+    def clock(self, now: datetime) -> None:
+        """Called before each batch, with the time of now. Not called where the rows alone shall count, such as in most tests."""
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """What a row-wise, stateful transform has as well when it can judge a row only by those that follow.
+
+    The rows wait in its state, counted as delivered, and leave with a later batch, under its token, or at `finish`. So the check is:
+    rows in and held before = rows out and held after.
+    """
+
+    @property
+    def held(self) -> pa.RecordBatch | None:
+        """The rows that wait; they have `_row`."""
 
 
 class Sink(Protocol):

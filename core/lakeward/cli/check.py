@@ -28,7 +28,7 @@ def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json:
     start_logging("text", "warning")
     from lakeward.cli.probing import probe
     from lakeward.config import load
-    from lakeward.pipeline import plan
+    from lakeward.planning import plan
     from lakeward.plugins import load_plugins
 
     try:

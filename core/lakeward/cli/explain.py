@@ -29,7 +29,7 @@ def command(file: Path, select: str | None, overrides: tuple[str, ...], as_json:
     """Explain the pipeline in FILE: how its parts are joined, how it reads, which columns go where."""
     start_logging("text", "warning")
     from lakeward.config import load
-    from lakeward.pipeline import plan
+    from lakeward.planning import plan
     from lakeward.plugins import load_plugins
 
     config = load(file, overrides)

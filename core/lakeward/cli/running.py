@@ -48,7 +48,7 @@ def listening() -> Iterator[Bell]:
 @contextmanager
 def planned(config: Config, select: str | None) -> Iterator[tuple[Pipeline, Plugins]]:
     """The components of a pipeline, closed at the end."""
-    from lakeward.pipeline import plan
+    from lakeward.planning import plan
     from lakeward.plugins import load_plugins
 
     plugins = load_plugins(allow=config.plugins.allow, disable=config.plugins.disable)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
-from lakeward.components import END_OF_INPUT, ROW, Stateful, Transform
+from lakeward.components import END_OF_INPUT, ROW, Holding, Stateful, Transform
 from lakeward.testing.rows import Row, values
 
 Restart = Callable[[Transform], Transform]
@@ -34,11 +35,45 @@ def collect(transform: Transform, batches: Iterable[pa.RecordBatch], restart: Re
     return rows
 
 
-def assert_each_row_once(output: Mapping[str, pa.RecordBatch], rows: pa.RecordBatch, what: str) -> None:
+def in_the_end(ports: Mapping[str, list[Row]], upsert_by: tuple[str, ...], revision: str) -> dict[str, list[Row]]:
+    """What a table has when of all rows that are about the same thing the one with the greatest revision stays."""
+    if not upsert_by:
+        return dict(ports)
+    kept = {}
+    for port, rows in ports.items():
+        newest: dict[tuple[object, ...], tuple[Any, Row]] = {}
+        others = []
+        for row in rows:
+            named = dict(row)
+            if revision not in named:
+                others.append(row)
+                continue
+            key = tuple(named[name] for name in upsert_by)
+            assert key not in newest or newest[key][0] < named[revision], f"the port {port} has a {revision} of {key} that does not grow"
+            newest[key] = named[revision], row
+        kept[port] = others + [row for _, row in newest.values()]
+    return kept
+
+
+def whole(transform: Transform, rows: pa.RecordBatch) -> dict[str, list[pa.RecordBatch]]:
+    """What it gives on each port for these rows, with those that it holds back until the end."""
+    outputs = [ports_of(transform.apply(rows))]
+    if isinstance(transform, Holding) and isinstance(transform, Stateful):
+        outputs.append(ports_of(transform.finish(END_OF_INPUT)))
+    parts = defaultdict(list)
+    for output in outputs:
+        for port, part in output.items():
+            parts[port].append(part)
+    return parts
+
+
+def assert_each_row_once(output: Mapping[str, Iterable[pa.RecordBatch]], rows: pa.RecordBatch, what: str) -> None:
     """Each `_row` that came in left once, on whatever port."""
-    for port, part in output.items():
-        known = ROW in part.schema.names and part.schema.field(ROW).type == pa.int64()
-        assert known or not part.num_rows, f"{what}: the port {port} has lost the column {ROW}: int64"
-    left = Counter(key for part in output.values() if part.num_rows for key in part.column(ROW).to_pylist())
-    came = Counter(rows.column(ROW).to_pylist())
+    left = Counter[int | None]()
+    for port, parts in output.items():
+        for part in parts:
+            known = ROW in part.schema.names and part.schema.field(ROW).type == pa.int64()
+            assert known or not part.num_rows, f"{what}: the port {port} has lost the column {ROW}: int64"
+            left.update(part.column(ROW).to_pylist() if part.num_rows else [])
+    came = Counter[int | None](rows.column(ROW).to_pylist())
     assert left == came, f"{what}: lost {ROW} {list((came - left).elements())[:10]}, too many {list((left - came).elements())[:10]}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lakeward.components import END_OF_INPUT, FILTERED, REJECTED, RESERVED_PORTS, ROW, Stateful, Transform
 from lakeward.errors import OptionError
-from lakeward.testing.outputs import Restart, assert_each_row_once, collect, ports_of
+from lakeward.testing.outputs import Restart, assert_each_row_once, collect, in_the_end, ports_of, whole
 from lakeward.testing.rows import Row, ascends, assert_same_rows, compact, nulls, to_bytes
 
 EXTRA = "zz_extra"
@@ -30,6 +30,10 @@ class TransformContract:
     """False for a row-wise transform that removes columns on purpose."""
     tolerance = 0.0
     """How far floats may differ, relatively, when rows are cut into other batches: sums of floats depend on their order."""
+    upsert_by: tuple[str, ...] = ()
+    """For a transform that gives out a thing again when more is known: its columns that say which thing it is."""
+    revision: str = "revision"
+    """With `upsert_by`, the column that grows each time; rows are compared as a table has them in the end, by the greatest."""
 
     def make(self) -> Transform:
         """A fresh transform."""
@@ -105,7 +109,7 @@ class TransformContract:
             "one row of NULLs": nulls(rows.slice(0, 1)),
         }.items():
             try:
-                output = ports_of(self.make().apply(odd))
+                output = whole(self.make(), odd)
             except OptionError:
                 continue
             except Exception as error:
@@ -117,7 +121,7 @@ class TransformContract:
         """Row-wise: each `_row` that comes in leaves once, on a port, `rejected` or `filtered`."""
         transform = self._row_wise()
         rows = self._sample()
-        assert_each_row_once(ports_of(transform.apply(rows)), rows, "the sample")
+        assert_each_row_once(whole(transform, rows), rows, "the sample")
 
     def test_unknown_columns_pass_through(self) -> None:
         """Row-wise: a column that the transform does not know is on every port, with the values of its rows."""
@@ -209,7 +213,7 @@ class TransformContract:
         rows, places = self._sample(), sorted(cuts)
         transform = self.make()
         ordered = transform.row_wise and not isinstance(transform, Stateful)
-        got, want = collect(self.make(), _cut(rows, places)), collect(transform, [rows])
+        got, want = self._collect(_cut(rows, places)), self._collect([rows])
         _assert_same(got, want, f"cut at rows {places[:20]}", ordered=ordered, tolerance=self.tolerance)
 
     def _assert_same_when(self, what: str, between: Restart, size: int) -> None:
@@ -217,6 +221,9 @@ class TransformContract:
         rows = self._stateful_sample()
         batches = _cut(rows, _every(size, rows))
         _assert_same(collect(self.make(), batches, between), collect(self.make(), batches), f"{what} after every batch", ordered=False)
+
+    def _collect(self, batches: Iterable[pa.RecordBatch]) -> Mapping[str, list[Row]]:
+        return in_the_end(collect(self.make(), batches), self.upsert_by, self.revision)
 
 
 def _assert_same(got: Mapping[str, list[Row]], want: Mapping[str, list[Row]], what: str, *, ordered: bool, tolerance: float = 0.0) -> None:

@@ -53,6 +53,17 @@ def build(cls: type[T], data: Mapping[str, Any], folder: Path) -> T:
         raise Mistakes(list(_mistakes(error, ()))) from error
 
 
+def unwrapped(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a class that takes them in one mapping as well (its `block`), as if all stood beside `use`. Raises `Mistakes`."""
+    block = getattr(cls, "block", "")
+    inner = (options.get(block) if block else None) or {}
+    if not isinstance(inner, dict):
+        raise Mistakes([Mistake((block,), f"expected {NAMES[dict]}, got {_got(inner)}")])
+    if twice := sorted(options.keys() & inner.keys()):
+        raise Mistakes([Mistake((name,), f"stands in {block} too; write it once", at_key=True) for name in twice])
+    return {name: value for name, value in options.items() if not block or name != block} | inner
+
+
 def _converter(folder: Path) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
     for kind in (str, bool, int):

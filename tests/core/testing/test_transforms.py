@@ -15,6 +15,7 @@ from attrs import define, field
 
 from lakeward import ROW, filtered, rejected
 from lakeward.testing import TransformContract
+from lakeward.testing.rows import to_bytes
 
 Output = dict[str, pa.RecordBatch]
 
@@ -87,6 +88,87 @@ class TestTotal(ReadingsContract):
     """The stateful transform that keeps every promise."""
 
     component = Total
+
+
+@define
+class Behind(Sort):
+    """Sorts a row when the next one is there, the last one at the end."""
+
+    held: Any = field(init=False, default=None)
+
+    def apply(self, batch: pa.RecordBatch) -> Output:
+        known = batch if self.held is None else pa.concat_batches([self.held, batch])
+        self.held = known.slice(max(known.num_rows - 1, 0))
+        return super().apply(known.slice(0, max(known.num_rows - 1, 0)))
+
+    def finish(self, watermark: datetime) -> Output:
+        last, self.held = self.held, self.held.slice(1)
+        return super().apply(last)
+
+    def state(self) -> bytes:
+        return to_bytes(self.held)
+
+    def restore(self, state: bytes) -> None:
+        with pa.ipc.open_stream(state) as reader:
+            self.held = reader.read_next_batch()
+
+
+class TestBehind(ReadingsContract):
+    """The transform that holds a row back keeps every promise too."""
+
+    component = Behind
+
+
+class LosesTheLast(Behind):
+    def finish(self, watermark: datetime) -> Output:
+        return super().apply(self.held.slice(0, 0))
+
+
+@define
+class Counts:
+    """Tells after each batch how many readings each sensor has by now."""
+
+    ports: ClassVar[tuple[str, ...]] = ("main",)
+    row_wise: ClassVar[bool] = False
+    counts: dict[str, int] = field(factory=dict, init=False)
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        seen = batch["sensor"].to_pylist()
+        for sensor in seen:
+            self.counts[sensor] = self.counts.get(sensor, 0) + 1
+        return self.given({sensor: self.counts[sensor] for sensor in dict.fromkeys(seen)})
+
+    def finish(self, watermark: datetime) -> pa.RecordBatch:
+        return self.given({})
+
+    def given(self, counts: dict[str, int]) -> pa.RecordBatch:
+        counted = pa.array(counts.values(), pa.int64())
+        return pa.record_batch({"sensor": pa.array(counts.keys(), pa.string()), "count": counted, "revision": counted})
+
+    def state(self) -> bytes:
+        return json.dumps(list(self.counts.items())).encode()
+
+    def restore(self, state: bytes) -> None:
+        self.counts = dict(json.loads(state))
+
+
+class TestCounts(ReadingsContract):
+    """The transform that tells the same thing again, with a greater revision, keeps every promise too."""
+
+    component = Counts
+    upsert_by = ("sensor",)
+
+
+def test_a_revision_that_does_not_grow_is_found() -> None:
+    class Stuck(Counts):
+        def given(self, counts: dict[str, int]) -> pa.RecordBatch:
+            given = super().given(counts)
+            return given.set_column(2, "revision", pa.repeat(0, given.num_rows))
+
+    suite = TestCounts()
+    suite.component = Stuck
+    with pytest.raises(AssertionError, match=r"a revision of .* that does not grow"):
+        suite.test_batch_cuts_do_not_change_the_result(7)
 
 
 class UndeclaredPort(Sort):
@@ -255,6 +337,7 @@ BROKEN: list[tuple[Any, str, str]] = [
     (ChokesOnNulls, "test_odd_batches_lose_no_rows", "a batch of NULLs: .*mean of nothing"),
     (DropsNulls, "test_odd_batches_lose_no_rows", "a batch of NULLs: lost _row \\[100"),
     (LosesRows, "test_each_row_leaves_exactly_once", "lost _row \\[120\\]"),
+    (LosesTheLast, "test_each_row_leaves_exactly_once", "lost _row \\[139\\]"),
     (GivesRowsTwice, "test_each_row_leaves_exactly_once", "lost _row \\[\\], too many"),
     (NumbersRowsAnew, "test_each_row_leaves_exactly_once", "too many \\[[0-9], "),
     (DropsTheRowKey, "test_each_row_leaves_exactly_once", "port hot has lost the column _row"),
