@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from lakeward import END_OF_INPUT, OptionError, Refused
 from lakeward.testing import TransformContract
 from lakeward.yamlfile.build import Mistakes, build
-from lakeward_plugins.transforms.window import Window
+from lakeward_plugins.transforms.window import Shape, Window
 
-DATA = Path(os.environ.get("LAKEWARD_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
+DATA = Path(os.environ.get("LAKEWARD_TEST_DATA", Path(__file__).parents[4].parent / "shared" / "data"))
 START = datetime(2024, 1, 1, tzinfo=UTC)
 ALL = ["mean", "min", "max", "count", "std", "sum"]
 Row = tuple[Any, Any, Any]  # seconds after START (or a text), sensor, value
@@ -46,8 +46,8 @@ def batch_of(rows: list[Row], first: int = 0) -> pa.RecordBatch:
 
 
 def window(**options: Any) -> Window:
-    base: dict[str, Any] = {"aggregations": {"v": ALL}, "size": timedelta(seconds=10), "max_out_of_orderness": timedelta(seconds=5)}
-    return Window(**base | options)
+    base: dict[str, Any] = {"aggregations": {"v": ALL}, "window": Shape(size=timedelta(seconds=10)), "max_out_of_orderness_s": timedelta(seconds=5)}
+    return Window(**base | {"allowed_lateness_s": timedelta(0)} | options)
 
 
 def run(
@@ -117,7 +117,7 @@ def oracle(rows: list[Row], wait: float, lateness: float, scope: str) -> tuple[d
 def test_agg_6_any_batch_cut_and_restart_gives_what_the_rule_gives_row_by_row(
     rows: list[Row], cuts: list[int], wait: int, lateness: int, scope: str, restart: bool
 ) -> None:
-    options = {"max_out_of_orderness": timedelta(seconds=wait), "allowed_lateness": timedelta(seconds=lateness), "watermark_scope": scope}
+    options = {"max_out_of_orderness_s": timedelta(seconds=wait), "allowed_lateness_s": timedelta(seconds=lateness), "watermark_scope": scope}
     out = run(window(**options), rows, [min(cut, len(rows)) for cut in cuts], restart=restart, **options)
     expected, late = oracle(rows, wait, lateness, scope)
     found = by_slot(out["main"])
@@ -142,7 +142,7 @@ def test_agg_6_any_batch_cut_and_restart_gives_what_the_rule_gives_row_by_row(
 )
 @settings(max_examples=40, deadline=None)
 def test_agg_6_the_order_of_rows_within_the_allowed_disorder_does_not_show(rows: list[Row], rng: random.Random) -> None:
-    options = {"max_out_of_orderness": timedelta(seconds=120)}
+    options = {"max_out_of_orderness_s": timedelta(seconds=120)}
     one = by_slot(run(window(**options), rows)["main"])
     rng.shuffle(rows)
     other = by_slot(run(window(**options), rows)["main"])
@@ -154,7 +154,7 @@ def test_agg_6_the_order_of_rows_within_the_allowed_disorder_does_not_show(rows:
 @settings(max_examples=40, deadline=None)
 def test_agg_8_every_row_is_in_a_window_or_late_or_rejected(rows: list[Row], cuts: list[int]) -> None:
     rows = [*rows, ("nonsense", "a", 1.0), (None, "b", 1.0), ("1901-12-13T20:45:52Z", "a", 1.0)]
-    out = run(window(max_out_of_orderness=timedelta(0)), rows, [min(cut, len(rows)) for cut in cuts])
+    out = run(window(max_out_of_orderness_s=timedelta(0)), rows, [min(cut, len(rows)) for cut in cuts])
     for sensor in ("a", "b", None):
         held = sum(row["record_count"] for row in out["main"] if row["sensor_id"] == sensor)
         left = sum(row["sensor_id"] == sensor for port in ("late", "rejected") for row in out[port])
@@ -182,7 +182,7 @@ def test_agg_11_null_and_nan_and_infinity_are_no_readings() -> None:
 
 
 def test_agg_13_a_window_that_came_out_never_comes_again_and_its_late_rows_are_whole() -> None:
-    made = window(max_out_of_orderness=timedelta(0))
+    made = window(max_out_of_orderness_s=timedelta(0))
     first = made.apply(batch_of([(1, "a", 1.0), (20, "a", 2.0)]))
     assert [row["window_start"] for row in first["main"].to_pylist()] == [START]
     late = batch_of([(2, "a", 9.0)], first=2)
@@ -193,7 +193,7 @@ def test_agg_13_a_window_that_came_out_never_comes_again_and_its_late_rows_are_w
 
 def test_agg_14_the_state_does_not_grow_with_the_data() -> None:
     def held(hours: int) -> int:
-        made = window(size=timedelta(minutes=5), max_out_of_orderness=timedelta(minutes=10))
+        made = window(window=Shape(size=timedelta(minutes=5)), max_out_of_orderness_s=timedelta(minutes=10))
         for hour in range(hours):
             made.apply(batch_of([(hour * 3600 + second, f"s{second % 7}", 1.0) for second in range(0, 3600, 5)]))
         return len(made.state())
@@ -203,7 +203,7 @@ def test_agg_14_the_state_does_not_grow_with_the_data() -> None:
 
 def test_agg_14_too_many_open_windows_stop_the_run_with_a_word_on_what_to_do() -> None:
     made = window(max_open_windows=3)
-    with pytest.raises(Refused, match="4 windows or keys are open, max_open_windows allows 3; raise it"):
+    with pytest.raises(Refused, match="4 keys are known, max_open_windows allows 3; raise it"):
         made.apply(batch_of([(1, f"s{index}", 1.0) for index in range(4)]))
 
 
@@ -218,7 +218,7 @@ def test_agg_15_a_large_offset_leaves_the_deviation_as_it_is() -> None:
 
 @pytest.mark.parametrize("stamp", ["1901-12-13T20:45:52Z", "2100-01-01T00:00:00Z", "2242-01-01"])
 def test_agg_17_an_implausible_time_is_rejected_and_does_not_move_the_watermark(stamp: str) -> None:
-    out = run(window(max_out_of_orderness=timedelta(0)), [(5, "a", 1.0), (stamp, "a", 2.0), (6, "a", 3.0)], [2])
+    out = run(window(max_out_of_orderness_s=timedelta(0)), [(5, "a", 1.0), (stamp, "a", 2.0), (6, "a", 3.0)], [2])
     assert [(row["_row"], row["_reason"]) for row in out["rejected"]] == [(1, "time_range")]
     assert [row["record_count"] for row in out["main"]] == [2]
     assert out["late"] == []
@@ -239,12 +239,12 @@ def test_windows_are_half_open_and_aligned_to_the_epoch_plus_offset() -> None:
         (START, START + timedelta(seconds=10), 1.0),
         (START + timedelta(seconds=10), START + timedelta(seconds=20), 5.0),
     ]
-    shifted = run(window(offset=timedelta(seconds=3)), rows)["main"]
+    shifted = run(window(window=Shape(size=timedelta(seconds=10), offset=timedelta(seconds=3))), rows)["main"]
     assert [(row["window_start"] - START).total_seconds() for row in shifted] == [3, 13]
 
 
 def test_a_row_is_late_exactly_when_its_window_ended_before_the_watermark() -> None:
-    options = {"max_out_of_orderness": timedelta(seconds=5), "allowed_lateness": timedelta(seconds=7)}
+    options = {"max_out_of_orderness_s": timedelta(seconds=5), "allowed_lateness_s": timedelta(seconds=7)}
     assert run(window(**options), [(21.999999, "a", 1.0), (9, "a", 1.0)])["late"] == []
     assert [row["_row"] for row in run(window(**options), [(22, "a", 1.0), (9, "a", 1.0)])["late"]] == [1]
 
@@ -362,7 +362,7 @@ def test_says_what_is_wrong_with_its_options() -> None:
         ({"size": "0s"}, "size"),
         ({"naive_timezone": "Mars"}, "naive_timezone"),
         ({"min_time": "x"}, "min_time"),
-        ({"allowed_lateness": -1}, "allowed_lateness"),
+        ({"allowed_lateness_s": -1}, "allowed_lateness_s"),
     ]:
         with pytest.raises(Mistakes) as caught:
             build(Window, {"aggregations": {"v": "mean"}, **options}, Path())
@@ -375,8 +375,8 @@ def test_sums_in_the_state_that_would_mean_something_else_now_are_refused() -> N
     made = window()
     made.apply(batch_of([(1, "a", 1.0)]))
     with pytest.raises(Refused, match="made with another size; put it back"):
-        window(size=timedelta(seconds=20)).restore(made.state())
-    window(allowed_lateness=timedelta(seconds=20)).restore(made.state())
+        window(window=Shape(size=timedelta(seconds=20))).restore(made.state())
+    window(allowed_lateness_s=timedelta(seconds=20)).restore(made.state())
 
 
 # -- real data ---------------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ REAL = [("nab_ambient_temperature.db", "temperature_f", timedelta(hours=6)), ("k
 @pytest.mark.parametrize(("name", "field", "size"), REAL)
 def test_agg_1_equals_polars_and_duckdb_on_real_data(name: str, field: str, size: timedelta) -> None:
     table = readings(name)
-    made = Window(aggregations={field: ALL}, size=size)  # type: ignore[dict-item]
+    made = Window(aggregations={field: ALL}, window=Shape(size=size))  # type: ignore[dict-item]
     parts = [made.apply(part)["main"] for part in table.to_batches(max_chunksize=1000)] + [made.finish(END_OF_INPUT)["main"]]
     ours = {(row["sensor_id"], row["window_start"]): row for row in pa.Table.from_batches(parts).to_pylist()}
     assert len(ours) == sum(part.num_rows for part in parts)
