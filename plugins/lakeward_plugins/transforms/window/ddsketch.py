@@ -16,21 +16,21 @@ from lakeward.grouping import Array
 ACCURACY = 0.01
 NAME = "ddsketch(0.01)"
 BASE = (1 + ACCURACY) / (1 - ACCURACY)
-LEAST, GREATEST = 1e-300, 1.7e308  # what is nearer to zero counts as zero
+LEAST, GREATEST = 2.3e-308, 1.7e308  # what is nearer to zero counts as zero
 
 
 @cache
 def _edges() -> Array:
     """Upper ends of the bins of positive numbers. A table, as a logarithm may differ in its last digit from one machine to another."""
-    count = int(np.ceil((np.log(GREATEST) - np.log(LEAST)) / np.log(BASE)))
-    return np.asarray(LEAST * np.exp(np.arange(1, count) * np.log(BASE)))
+    low, high = (int(np.log(size) / np.log(BASE)) for size in (LEAST, GREATEST))
+    return np.asarray(np.exp(np.arange(low, high + 1) * np.log(BASE)))
 
 
 def bins(values: Array) -> Array:
     """The bin of each value: a whole number that grows with the value; 0 is zero."""
     sizes = np.abs(values)
     number = np.searchsorted(_edges(), sizes, "left") + 1.0
-    return np.where(sizes <= LEAST, 0.0, np.copysign(number, values))
+    return np.where(sizes < LEAST, 0.0, np.copysign(number, values))
 
 
 def values(numbers: Array) -> Array:

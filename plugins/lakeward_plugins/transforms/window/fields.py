@@ -68,7 +68,8 @@ def _readings(batch: pa.RecordBatch, name: str, text: bool, exclude: Sequence[in
         column = column.cast(pa.string())
     else:
         column = numbers(column)
-        if not (finite := pc.is_finite(column)).false_count == 0:
+        finite = pc.is_finite(column)
+        if finite.false_count:
             column = pc.if_else(finite, column, pa.scalar(None, pa.float64()))
     flags = _flags(batch, name)
     if flags is not None and exclude:

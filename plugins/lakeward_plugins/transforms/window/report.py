@@ -82,7 +82,8 @@ class Report:
         if function in CIRCULAR:
             return circular(function, self._sums(table, name, "sin"), self._sums(table, name, "cos"))
         if function == "good_fraction":
-            return pa.array(self._sums(table, name, "good")[N] / np.maximum(table.rows, 1), mask=table.rows < 1)
+            good: Array = self._sums(table, name, "good")[N] / np.maximum(table.rows, 1)
+            return pa.array(good, pa.float64(), mask=table.rows < 1)
         result: pa.Array[Any] = RESULTS[function](self._sums(table, name, "present" if name in plan.text else "value"))
         return result
 

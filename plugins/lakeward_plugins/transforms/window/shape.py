@@ -161,7 +161,7 @@ def _every(first: np.datetime64, last: np.datetime64, step: int, zero: int) -> A
     return np.asarray(np.arange(low, high + 2) * step + zero).astype(first.dtype)
 
 
-def check(shape: Shape, low: int, high: int) -> Grid | None:
+def grid_of(shape: Shape, low: int, high: int) -> Grid | None:
     """The grid of the shape, None for sessions. Raises `OptionError` for what cannot be."""
     for name in ("size", "every", "gap"):
         value = getattr(shape, name)

@@ -1,4 +1,4 @@
-"""How often each value came in each window: for modes, for exact quantiles, and, with bins as values, for quantiles of any number of rows."""
+"""How often each value came in each window: for modes, for exact quantiles and, with bins as values, for quantiles of many rows."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
-from attrs import define, field
+from attrs import define, field, frozen
 
 from lakeward import END_OF_INPUT, OptionError, Refused, filtered, option
 from lakeward.grouping import KEY_TYPES, Plausible, event_times, plain_types
@@ -21,10 +21,23 @@ from lakeward_plugins.transforms.window.kept import GridWindows, Rules
 from lakeward_plugins.transforms.window.keys import Keys
 from lakeward_plugins.transforms.window.report import TIME, Report
 from lakeward_plugins.transforms.window.sessions import SessionWindows
-from lakeward_plugins.transforms.window.shape import CENTURY, DERIVED, Grid, Shape, check
+from lakeward_plugins.transforms.window.shape import CENTURY, DERIVED, Grid, Shape, grid_of
 from lakeward_plugins.transforms.window.table import Table
 
 US = timedelta(microseconds=1)
+
+
+@frozen(eq=False)
+class Going:
+    """What there is once the columns are known."""
+
+    derived: list[str]
+    """Group keys that come from the time."""
+    plan: Plan
+    keys: Keys
+    clocks: Clocks
+    windows: GridWindows | SessionWindows
+    report: Report
 
 
 @define
@@ -76,16 +89,11 @@ class Window:
         timedelta(days=1), help="Rows that are this much newer than the time of now are rejected.", minimum=0, maximum=CENTURY
     )
 
-    _columns: tuple[Column, ...] = field(init=False)
-    _span: Plausible = field(init=False)
-    _shape: Shape = field(init=False)
-    _grid: Grid | None = field(init=False, default=None)
-    _made: tuple[pa.Schema, list[str], Plan] | None = field(init=False, default=None)
-    """Types of the key columns, keys that come from the time, and the plan, once a schema was seen."""
-    _keys: Keys = field(init=False)
-    _clocks: Clocks = field(init=False)
-    _windows: GridWindows | SessionWindows = field(init=False)
-    _report: Report = field(init=False)
+    _columns: tuple[Column, ...] = field(init=False, eq=False, repr=False)
+    _span: Plausible = field(init=False, eq=False, repr=False)
+    _shape: Shape = field(init=False, eq=False, repr=False)
+    _grid: Grid | None = field(init=False, eq=False, repr=False)
+    _going: Going | None = field(init=False, default=None, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         self._columns = columns_of(self.aggregations)
@@ -94,7 +102,7 @@ class Window:
         if self.window is not None and self.window_minutes is not None:
             raise OptionError("window_minutes", "stands beside `window`; write one of them")
         self._shape = self.window or Shape(size=timedelta(minutes=5 if self.window_minutes is None else self.window_minutes))
-        self._grid = check(self._shape, self._span.low, self._span.high)
+        self._grid = grid_of(self._shape, self._span.low, self._span.high)
 
     def clock(self, now: datetime) -> None:
         """Rows from the future of this moment are rejected."""
@@ -102,100 +110,96 @@ class Window:
 
     def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
         """The windows that these rows close or change, and the rows that came too late."""
-        plan = self._prepared(batch.schema)
+        going = self._prepared(batch.schema)
         micros = event_times(batch, self.time_field, self.naive_timezone, self.time_unit)
         usable, rejections = self._span.part(batch, micros, self.time_field)
         if rejections:
             batch, micros = batch.filter(pa.array(usable)), micros[usable]
-        keys = self._keys.codes(batch)
-        if len(self._keys) > self.max_open_windows:
-            raise Refused(f"{len(self._keys)} keys are known, max_open_windows allows {self.max_open_windows}; raise it, or group by fewer")
-        self._clocks.grow(len(self._keys))
-        late = self._windows.add(Fields.of(batch, micros, plan, self.exclude_flags, self.calm_field), keys)
+        keys = going.keys.codes(batch)
+        if (known := len(going.keys)) > self.max_open_windows:
+            raise Refused(f"{known} keys are known, max_open_windows allows {self.max_open_windows}; raise it, or group by fewer")
+        going.clocks.grow(known)
+        late = going.windows.add(Fields.of(batch, micros, going.plan, self.exclude_flags, self.calm_field), keys)
         rows = batch.filter(pa.array(late)) if late.any() else batch.slice(0, 0)
-        ports = {**rejections, "main": self._report.rows(self._windows.due(), self._keys)}
+        ports = {**rejections, "main": going.report.rows(going.windows.due(), going.keys)}
         if self.late_policy == "drop":
             return ports | {"late": batch.slice(0, 0), "filtered": filtered(rows, "late")}
         return ports | {"late": rows}
 
     def finish(self, watermark: datetime) -> Mapping[str, pa.RecordBatch]:
         """The windows that are over at `watermark`. At the end of input all are, and rows that come for them later are late."""
-        if self._made is None:  # no batch yet, so no window
+        if self._going is None:  # no batch yet, so no window
             return {}
-        self._windows.finish(None if watermark == END_OF_INPUT else pa.scalar(watermark, TIME).cast(pa.int64()).as_py())
-        return {"main": self._report.rows(self._windows.due(), self._keys)}
+        windows = self._going.windows
+        windows.finish(None if watermark == END_OF_INPUT else pa.scalar(watermark, TIME).cast(pa.int64()).as_py())
+        return {"main": self._going.report.rows(windows.due(), self._going.keys)}
 
     def state(self) -> bytes:
         """Arrow streams: the keys, and what is known of the open windows."""
-        if self._made is None:
+        if self._going is None:
             return b""
-        _, derived, plan = self._made
-        windows = self._windows
-        note = {"options": self._fingerprint(), "derived": derived, "text": sorted(plan.text), "absent": sorted(plan.absent)}
+        going, windows, plan = self._going, self._going.windows, self._going.plan
+        note = {"options": self._fingerprint(), "derived": going.derived, "text": sorted(plan.text), "absent": sorted(plan.absent)}
         if isinstance(windows, GridWindows):
-            return saved.write(note, self._keys, self._clocks, windows.table, None)
-        return saved.write(note | {"next": windows.next_slot}, self._keys, self._clocks, windows.table, windows.book)
+            return saved.write(note, going.keys, going.clocks, windows.table, None)
+        return saved.write(note | {"next": windows.next_slot}, going.keys, going.clocks, windows.table, windows.book)
 
     def restore(self, state: bytes) -> None:
         """Refuses sums whose meaning has changed with the options."""
         if not state:
             return
         note, batches = saved.read(state)
-        keys = next(batches)
         if changed := [name for name, value in self._fingerprint().items() if note["options"][name] != value]:
             raise Refused(f"the state holds windows made with another {', '.join(changed)}; put it back, or use a new state directory")
-        plan = Plan(self._columns, frozenset(note["text"]), frozenset(note["absent"]))
-        self._make(keys.schema, note["derived"], plan)
-        saved.restore_keys(note, keys, next(batches), self._keys, self._clocks)
-        self._windows.table = saved.restored_table(batches, plan)
-        if isinstance(self._windows, SessionWindows):
-            self._windows.book, self._windows.next_slot = Book.restored(next(batches)), note["next"]
+        keys, plan = next(batches), Plan(self._columns, frozenset(note["text"]), frozenset(note["absent"]))
+        going = self._going = self._started(keys.schema, note["derived"], plan)
+        saved.restore_keys(note, keys, next(batches), going.keys, going.clocks)
+        going.windows.table = saved.restored_table(batches, plan)
+        if isinstance(going.windows, SessionWindows):
+            going.windows.book, going.windows.next_slot = Book.restored(next(batches)), note["next"]
 
-    def _prepared(self, schema: pa.Schema) -> Plan:
+    def _prepared(self, schema: pa.Schema) -> Going:
+        """Raises `OptionError` when the rows lack what is needed, and `Refused` when their types have changed."""
         kinds = plain_types(schema)
-        if self.time_field not in kinds:
-            raise OptionError("time_field", f"no column {self.time_field!r}; columns are {', '.join(schema.names)}")
+        for option_name, name in (("time_field", self.time_field), ("calm_field", self.calm_field)):
+            if name is not None and name not in kinds:
+                raise OptionError(option_name, f"no column {name!r}; columns are {', '.join(schema.names)}")
         derived = [name for name in self.group_by if name in DERIVED and name not in kinds]
         for place, name in enumerate(self.group_by):
-            path = f"group_by[{place}]"
             if name not in kinds and name not in derived:
-                raise OptionError(path, f"no column {name!r}; columns are {', '.join(schema.names)}")
+                raise OptionError(f"group_by[{place}]", f"no column {name!r}; columns are {', '.join(schema.names)}")
             if name in kinds and not any(suits(kinds[name]) for suits in KEY_TYPES):
-                raise OptionError(path, f"column {name!r} is {kinds[name]}; group by text, whole numbers or booleans")
-        if self.calm_field is not None and self.calm_field not in kinds:
-            raise OptionError("calm_field", f"no column {self.calm_field!r}; columns are {', '.join(schema.names)}")
+                message = f"column {name!r} is {kinds[name]}; group by text, whole numbers or booleans"
+                raise OptionError(f"group_by[{place}]", message)
         plan = Plan.of(self._columns, schema)
         keys = pa.schema([(name, kinds[name]) for name in self.group_by if name not in derived])
-        if self._made is None:
-            self._make(keys, derived, plan)
-        elif self._made != (keys, derived, plan):
+        if self._going is None:
+            self._going = self._started(keys, derived, plan)
+        elif (self._going.keys.schema, self._going.derived, self._going.plan) != (keys, derived, plan):
             raise Refused("the types of the columns have changed since the windows were opened; use a new state directory")
-        return plan
+        return self._going
 
-    def _make(self, keys: pa.Schema, derived: list[str], plan: Plan) -> None:
-        """What depends on the columns."""
+    def _started(self, key_schema: pa.Schema, derived: list[str], plan: Plan) -> Going:
+        """With no window yet."""
         finest = next((name for name in DERIVED if name in derived), None)
         shape, grid = self._shape, self._grid
         if finest and self.window is None and self.window_minutes is None:
             shape = Shape(kind="calendar", size=timedelta(hours=1) if finest == "hour" else timedelta(days=1))
-            grid = check(shape, self._span.low, self._span.high)
+            grid = grid_of(shape, self._span.low, self._span.high)
         if shape.tz != "UTC" and shape.kind != "calendar" and not finest:
             raise OptionError("window.tz", f"{shape.kind} windows are aligned to UTC; use `kind: calendar`, or leave it out")
         lateness = self.allowed_lateness_s if self.late_policy == "update" else timedelta(0)
         rules = Rules(self.emit, lateness // US, self.exact_max, self.max_open_windows, self.on_state_overflow == "spill")
         idle = None if self.idle_timeout_s is None else self.idle_timeout_s // US
-        hours = DERIVED[finest](self._span.low, self._span.high, shape.tz) if finest else None
-        table = Table.nothing(plan)
-        self._keys, self._clocks = Keys(shape.name, keys), Clocks(self.max_out_of_orderness_s // US, self.watermark_scope == "global", idle)
-        if grid is not None:
-            self._windows = GridWindows(grid, hours, rules, self._clocks, table)
-        else:
-            self._windows = SessionWindows((shape.gap or US) // US, hours, rules, self._clocks, table)
-        self._report = Report(plan, self.group_by, derived, shape.tz, self.emit == "on_batch", self.exact_max)
-        self._made = keys, derived, plan
-        names = self._report.names(keys)
+        keys, clocks = Keys(shape.name, key_schema), Clocks(self.max_out_of_orderness_s // US, self.watermark_scope == "global", idle)
+        report = Report(plan, self.group_by, derived, shape.tz, self.emit == "on_batch", self.exact_max)
+        names = report.names(key_schema)
         if twice := [name for name in names if names.count(name) > 1]:
             raise OptionError("group_by", f"the output would have two columns {twice[0]!r}; rename that of the input")
+        hours, table = DERIVED[finest](self._span.low, self._span.high, shape.tz) if finest else None, Table.nothing(plan)
+        if grid is not None:
+            return Going(derived, plan, keys, clocks, GridWindows(grid, hours, rules, clocks, table), report)
+        return Going(derived, plan, keys, clocks, SessionWindows((shape.gap or US) // US, hours, rules, clocks, table), report)
 
     def _fingerprint(self) -> dict[str, Any]:
         """The options without which the numbers in the state mean nothing."""

@@ -17,7 +17,8 @@ from lakeward_plugins.transforms.window import Shape
 VALUES = st.none() | st.integers(-20, 20).map(float) | st.just(math.nan)
 # mostly in order, with some that are old and some that jump ahead
 STEPS = st.lists(
-    st.tuples(st.sampled_from([1, 1, 2, 3, 4, 9, 12, 40, -2, -5, -11, -14, -25, -60]), st.sampled_from(["a", "a", "a", "b"]), VALUES), max_size=40
+    st.tuples(st.sampled_from([1, 1, 2, 3, 4, 9, 12, 40, -2, -5, -11, -14, -25, -60]), st.sampled_from(["a", "a", "a", "b"]), VALUES),
+    max_size=40,
 )
 CUTS = st.lists(st.integers(0, 40), max_size=6)
 
