@@ -64,7 +64,7 @@ def restored_table(batches: Iterator[pa.RecordBatch], plan: Plan) -> Table:
     slots, rows, updates = (column.to_numpy().copy() for column in next(batches).columns)
     sums = Sums.restored(next(batches), len(plan.measures()), len(slots))
     picks = [Picks.restored(column.function, next(batches)) for column in plan.picks()]
-    tallies = [Tally.restored("quantile", next(batches), next(batches)) for _ in plan.fields("quantile")]
-    tallies += [Tally.restored("mode", next(batches), next(batches)) for _ in plan.fields("mode")]
+    tallies = [Tally.restored("quantile", *(next(batches) for _ in range(3))) for _ in plan.fields("quantile")]
+    tallies += [Tally.restored("mode", *(next(batches) for _ in range(3))) for _ in plan.fields("mode")]
     readings = [Readings.restored(next(batches), next(batches)) for _ in plan.fields("time_weighted_mean")]
     return Table(slots, rows, updates, sums, picks, tallies, readings)

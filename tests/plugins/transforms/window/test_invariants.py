@@ -104,7 +104,8 @@ def contents(table: Table) -> tuple[list[Any], list[Array]]:
     """What must be equal, and what may differ in its last digits."""
     exact = [table.slots.tolist(), table.rows.tolist(), table.sums.parts[[0, 4, 5]].tolist()]
     exact += [(pick.times.tolist(), pick.values.tolist()) for pick in table.picks]
-    exact += [[column.tolist() for column in (tally.slots, tally.values, tally.counts, tally.spent)] for tally in table.tallies]
+    settled = [(tally.sorted().summed, tally.spent) for tally in table.tallies]
+    exact += [[column.tolist() for column in (held.slots, held.values, held.counts, spent)] for held, spent in settled]
     exact += [[each.times.tolist(), each.values.tolist()] for each in table.readings]
     return exact, [table.sums.parts[1] + table.sums.parts[2], table.sums.parts[3]]
 
