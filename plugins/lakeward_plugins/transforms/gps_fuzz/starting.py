@@ -1,0 +1,84 @@
+"""What a person must hear about the options before the first row: what they cannot mean, and what they cost."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from lakeward import ROW, OptionError
+
+if TYPE_CHECKING:
+    from lakeward_plugins.transforms.gps_fuzz.transform import GpsFuzz
+
+log = logging.getLogger("lakeward.gps_fuzz")
+SCALES = {"uniform_disc": ("radius_meters",), "gaussian": ("sigma_m",), "planar_laplace": ("epsilon", "privacy_level", "protection_radius_m")}
+LN_2 = math.log(2)
+COARSE = 4  # decimals; the fourth is ten metres
+
+
+def scale(options: GpsFuzz) -> float:
+    """The radius of the disc, 1/epsilon, or sigma; metres."""
+    if options.mode == "uniform_disc":
+        return options.radius_meters
+    if options.mode == "gaussian":
+        return options.sigma_m
+    if options.epsilon:
+        return 1 / options.epsilon
+    if options.protection_radius_m:
+        return options.protection_radius_m / (options.privacy_level or LN_2)
+    raise OptionError("epsilon", "planar_laplace needs epsilon, or protection_radius_m (with privacy_level, ln 2 if left out)")
+
+
+def refuse_contradictions(options: GpsFuzz) -> None:
+    """Raises OptionError."""
+    base = [name for name in ("base_lat", "base_lon") if getattr(options, name) is not None]
+    if len(base) == 1 or (options.base_use == "anchor" and not base):
+        raise OptionError(base[0] if base else "base_use", "a base needs both base_lat and base_lon")
+    if options.mode == "grid" and options.grid.system == "metric" and options.cell_m is None:
+        raise OptionError("cell_m", "a metric grid needs the size of its cells; give `cell_m`")
+    for option in ("scrub_fields", "keep_fields"):
+        if ROW in getattr(options, option):
+            raise OptionError(option, f"{ROW} is the key of the rows; it cannot be named here")
+    both = sorted({*options.scrub_fields} & {*options.keep_fields})
+    if both and options.scrub_fields:
+        raise OptionError("keep_fields", f"{', '.join(both)}: is in scrub_fields, too; name it in one of them")
+
+
+def warn(options: GpsFuzz) -> None:
+    """Tell what hides less than somebody may think; and with what the rest was made."""
+    for message in _warnings(options):
+        log.warning("%s", message)
+    for message in _facts(options):
+        log.info("%s", message)
+
+
+def _warnings(options: GpsFuzz) -> Iterator[str]:
+    if not options.enabled:
+        yield "switched off (enabled: false): TRUE POSITIONS go on, and nothing is scrubbed"
+        return
+    if options.mode == "uniform_disc" and options.epsilon is None and options.protection_radius_m is not None:
+        yield "mode uniform_disc does not use protection_radius_m; did you mean `mode: planar_laplace`?"
+    if options.mode == "planar_laplace" and options.epsilon and options.protection_radius_m:
+        other = (options.privacy_level or LN_2) / options.protection_radius_m
+        if not math.isclose(other, options.epsilon, rel_tol=0.01):
+            yield f"epsilon {options.epsilon:g} is used; privacy_level / protection_radius_m would be {other:.4g}: leave one of them out"
+    if options.mode == "round" and options.out_decimals > COARSE:
+        metres = 111_320 * 10.0**-options.out_decimals
+        yield f"mode round with out_decimals {options.out_decimals} moves positions by less than {metres:.2g} m, which hides nobody"
+    if options.max_radius_m is not None and options.mode not in SCALES:
+        yield f"max_radius_m does nothing in mode {options.mode}"
+
+
+def _facts(options: GpsFuzz) -> Iterator[str]:
+    if options.enabled and options.key_id and options.mode in SCALES:
+        yield f"key {options.key_id}"
+    if options.mode != "planar_laplace" or not options.enabled:
+        return
+    epsilon = 1 / scale(options)
+    if options.bucket_s is not None:
+        yield f"each bucket of {options.bucket_s:g} s is a release of its own: n of them cost n times {epsilon:g} per metre"
+    if options.max_radius_m is not None:
+        reach = epsilon * options.max_radius_m
+        yield f"max_radius_m: the guarantee of epsilon holds but for delta = {(1 + reach) * math.exp(-reach):.2g}"
