@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash` and `make soak` run for minutes (and want strace).
 PYTHON ?= python3
-.PHONY: demo test bench crash soak clean
+.PHONY: demo test bench bench-transforms crash soak clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python examples/demo.py
@@ -21,6 +21,11 @@ test: .venv-tox/ready
 # lakeward beside others, with figures into bench/RESULTS.md; BENCH_ROWS=1000000 for a shorter one
 bench: build/bench/lakeward/ready
 	build/bench/lakeward/bin/python bench/run.py $(BENCH_ROWS)
+
+# the transforms beside the same work done row by row
+bench-transforms: build/bench/lakeward/ready
+	build/bench/lakeward/bin/python -m pip install --quiet --disable-pip-version-check "pydantic>=2.10,<3"
+	build/bench/lakeward/bin/python bench/transforms.py
 
 build/bench/lakeward/ready: pyproject.toml $(shell find core plugins -name "*.py")
 	$(PYTHON) -m venv --clear build/bench/lakeward  # anew, so that no module stays that is gone

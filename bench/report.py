@@ -40,10 +40,14 @@ class Small:
 
 def write(file: Path, tables: Mapping[int, Sequence[Measured]], small: Small) -> None:
     """Put the section in its place in the file, instead of the last one."""
-    before, _, rest = file.read_text().partition(BEGIN)
+    replace(file, BEGIN, "\n".join([heading(), *(line for rows, found in tables.items() for line in table(rows, found)), *few(small), ""]))
+
+
+def replace(file: Path, begin: str, section: str) -> None:
+    """Put a section where the last one of its kind stood."""
+    before, _, rest = file.read_text().partition(begin)
     after = rest.partition(END)[2]
-    section = "\n".join([heading(), *(line for rows, found in tables.items() for line in table(rows, found)), *few(small), ""])
-    file.write_text(before + BEGIN + section + END + after)
+    file.write_text(before + begin + section + END + after)
     print(section)
 
 
