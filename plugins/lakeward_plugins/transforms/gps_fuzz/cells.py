@@ -100,7 +100,7 @@ def _halved(degrees: Floats, whole: float, bits: int) -> Floats:
     part = np.floor(degrees / size)
     part -= degrees < part * size  # what lies a bit beside an edge may have been rounded onto it
     part += degrees >= (part + 1) * size
-    return (np.minimum(part, most) + 0.5) * size
+    return np.asarray((np.minimum(part, most) + 0.5) * size)
 
 
 class H3:

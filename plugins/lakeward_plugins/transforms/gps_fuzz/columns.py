@@ -40,9 +40,9 @@ def carries(text: str, lat: float, lon: float) -> bool:
     return len(numbers) > 1 and all(any(abs(number - degrees) < 1e-3 for number in numbers) for degrees in (lat, lon))
 
 
-def _some(column: pa.Array[Any]) -> list[str]:
+def _some(column: pa.Array[Any]) -> list[Any]:
     try:
-        values: list[str] = column.slice(0, SAMPLE).to_pylist()
+        values: list[Any] = column.slice(0, SAMPLE).to_pylist()
     except UnicodeDecodeError:  # text from SQLite need not be UTF-8
         return []
     return values
@@ -66,6 +66,5 @@ def with_column(batch: pa.RecordBatch, name: str, values: pa.Array[Any]) -> pa.R
 
 def degrees(values: Any, good: Any) -> pa.Array[Any]:
     """A column of doubles, NULL where they are not good."""
-    if good.all():
-        return pa.array(values)
-    return pa.array(np.where(good, values, np.nan), mask=~good)  # what lies under a NULL is written out as well
+    column: pa.Array[Any] = pa.array(np.where(good, values, np.nan), mask=~good)  # what lies under a NULL is written out as well
+    return column

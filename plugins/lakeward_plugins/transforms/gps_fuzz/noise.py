@@ -52,7 +52,7 @@ class Noise:
 
     def distances(self, u1: Floats) -> Floats:
         """Metres."""
-        return np.minimum(self.scale * self.law(u1), self.limit)
+        return np.asarray(np.minimum(self.scale * self.law(u1), self.limit))
 
     def moved(self, lat: Floats, lon: Floats, names: pa.Array[Any], device: Ints, buckets: Ints | None) -> tuple[Floats, Floats]:
         """Positions of rows, moved. `names` are devices as bytes, `device` the number of each row's among them.
@@ -63,7 +63,8 @@ class Noise:
         which, first = distinct([part for part in (device, cells, buckets) if part is not None])
         number = None if cells is None else cells[first]
         bucket = _empty(len(first)) if buckets is None else _digits(buckets[first])
-        messages = _joined([names.take(pa.array(device[first])), self._cell_texts(number, len(first)), bucket], b"\0")
+        own: pa.Array[Any] = pa.array(device[first])
+        messages = _joined([names.take(own), self._cell_texts(number, len(first)), bucket], b"\0")
         u1, u2 = self.uniforms.of(messages.to_pylist())
         azimuth, distance = 360 * u2, self.distances(u1)
         if number is not None and self.centred and self.cells:
@@ -73,7 +74,7 @@ class Noise:
         to_lon, to_lat = WGS84.fwd(lon, lat, azimuth[which], distance[which], return_back_azimuth=False)[:2]
         return to_lat, to_lon
 
-    def _cell_texts(self, numbers: Ints | None, count: int) -> pa.Array[Any]:
+    def _cell_texts(self, numbers: Ints | None, count: int) -> Any:
         if numbers is None or self.cells is None:
             return _empty(count)
         return _joined([_digits(part) for part in self.cells.places(numbers)], b":")
@@ -109,7 +110,7 @@ def uniforms(key: Secret | SecretReference, mode: str) -> Uniforms:
 
 def _key_bytes(key: Secret | SecretReference) -> bytes:
     if isinstance(key, SecretReference):  # nobody gave one, and there is none where it is looked for
-        raise OptionError("key", f"no key, and {key} is not set; `openssl rand -hex 32` makes one. Without a key there is no noise that sticks")
+        raise OptionError("key", f"required, but missing: {key} is not set; `openssl rand -hex 32` makes one")
     if not isinstance(key, Secret):
         raise OptionError("key", "is a secret; refer to it as ${env:NAME} or ${file:/path}")
     text = key.reveal()
@@ -144,7 +145,7 @@ def planar_laplace(u: Floats) -> Floats:
 
 def gaussian(u: Floats) -> Floats:
     """The inverse of F(r) = 1 - e^(-r²/2): Rayleigh's, the distances when both axes are normal with a standard deviation of 1."""
-    return np.sqrt(-2 * np.log1p(-u))
+    return np.asarray(np.sqrt(-2 * np.log1p(-u)))
 
 
 LAWS: dict[str, Callable[[Floats], Floats]] = {"uniform_disc": uniform_disc, "planar_laplace": planar_laplace, "gaussian": gaussian}
@@ -190,4 +191,5 @@ def _empty(count: int) -> pa.Array[Any]:
 
 
 def _joined(parts: list[pa.Array[Any]], between: bytes) -> Any:
-    return pc.binary_join_element_wise(*parts, pa.scalar(between, pa.large_binary()))
+    texts: list[Any] = [*parts, pa.scalar(between, pa.large_binary())]
+    return pc.binary_join_element_wise(*texts)

@@ -5,33 +5,32 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lakeward import ROW, OptionError
 
-if TYPE_CHECKING:
-    from lakeward_plugins.transforms.gps_fuzz.transform import GpsFuzz
-
+Options = Any
+"""A GpsFuzz, which imports this file."""
 log = logging.getLogger("lakeward.gps_fuzz")
-SCALES = {"uniform_disc": ("radius_meters",), "gaussian": ("sigma_m",), "planar_laplace": ("epsilon", "privacy_level", "protection_radius_m")}
+NOISY = ("uniform_disc", "planar_laplace", "gaussian")
 LN_2 = math.log(2)
 COARSE = 4  # decimals; the fourth is ten metres
 
 
-def scale(options: GpsFuzz) -> float:
+def scale(options: Options) -> float:
     """The radius of the disc, 1/epsilon, or sigma; metres."""
     if options.mode == "uniform_disc":
-        return options.radius_meters
+        return float(options.radius_meters)
     if options.mode == "gaussian":
-        return options.sigma_m
+        return float(options.sigma_m)
     if options.epsilon:
-        return 1 / options.epsilon
+        return float(1 / options.epsilon)
     if options.protection_radius_m:
-        return options.protection_radius_m / (options.privacy_level or LN_2)
+        return float(options.protection_radius_m / (options.privacy_level or LN_2))
     raise OptionError("epsilon", "planar_laplace needs epsilon, or protection_radius_m (with privacy_level, ln 2 if left out)")
 
 
-def refuse_contradictions(options: GpsFuzz) -> None:
+def refuse_contradictions(options: Options) -> None:
     """Raises OptionError."""
     base = [name for name in ("base_lat", "base_lon") if getattr(options, name) is not None]
     if len(base) == 1 or (options.base_use == "anchor" and not base):
@@ -46,7 +45,7 @@ def refuse_contradictions(options: GpsFuzz) -> None:
         raise OptionError("keep_fields", f"{', '.join(both)}: is in scrub_fields, too; name it in one of them")
 
 
-def warn(options: GpsFuzz) -> None:
+def warn(options: Options) -> None:
     """Tell what hides less than somebody may think; and with what the rest was made."""
     for message in _warnings(options):
         log.warning("%s", message)
@@ -54,7 +53,7 @@ def warn(options: GpsFuzz) -> None:
         log.info("%s", message)
 
 
-def _warnings(options: GpsFuzz) -> Iterator[str]:
+def _warnings(options: Options) -> Iterator[str]:
     if not options.enabled:
         yield "switched off (enabled: false): TRUE POSITIONS go on, and nothing is scrubbed"
         return
@@ -67,12 +66,12 @@ def _warnings(options: GpsFuzz) -> Iterator[str]:
     if options.mode == "round" and options.out_decimals > COARSE:
         metres = 111_320 * 10.0**-options.out_decimals
         yield f"mode round with out_decimals {options.out_decimals} moves positions by less than {metres:.2g} m, which hides nobody"
-    if options.max_radius_m is not None and options.mode not in SCALES:
+    if options.max_radius_m is not None and options.mode not in NOISY:
         yield f"max_radius_m does nothing in mode {options.mode}"
 
 
-def _facts(options: GpsFuzz) -> Iterator[str]:
-    if options.enabled and options.key_id and options.mode in SCALES:
+def _facts(options: Options) -> Iterator[str]:
+    if options.enabled and options.key_id and options.mode in NOISY:
         yield f"key {options.key_id}"
     if options.mode != "planar_laplace" or not options.enabled:
         return

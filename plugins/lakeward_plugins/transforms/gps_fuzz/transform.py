@@ -23,6 +23,8 @@ from lakeward_plugins.transforms.gps_fuzz.positions import CAUSES, GOOD, MISSING
 log = logging.getLogger("lakeward.gps_fuzz")
 
 Mode = Literal["uniform_disc", "planar_laplace", "gaussian", "grid", "round", "redact"]
+Release = Literal["cell", "offset"]
+BaseUse = Literal["fallback", "anchor", "ignore"]
 OnMissing = Literal["pass", "null", "drop", "reject", "error"] | None  # an unquoted null in YAML is None
 OnInvalid = Literal["null", "drop", "reject", "error"] | None
 
@@ -58,28 +60,28 @@ class GpsFuzz:
     block: ClassVar[str] = "gps_fuzzing"
 
     enabled: bool = option(True, help="With false, true positions go on; the log warns at each start.")
-    mode: Mode = option("uniform_disc", help="Noise, evenly over a disc, with a formal guarantee, or normal; or a cell's centre; or nothing.")
+    mode: Mode = option("uniform_disc", help="Three kinds of noise; the centre of a cell; fewer decimals; NULL.")
     radius_meters: float = option(50.0, help="uniform_disc: its radius.", unit="m", minimum=0.1, maximum=1e6)
     epsilon: float | None = option(None, help="planar_laplace: privacy lost per metre.", unit="1/m", minimum=1e-6, maximum=10)
     privacy_level: float | None = option(None, help="In place of epsilon: privacy lost over the radius; ln 2.", minimum=1e-3, maximum=100)
     protection_radius_m: float | None = option(None, help="In place of epsilon: the radius.", unit="m", minimum=0.1, maximum=1e6)
     sigma_m: float = option(25.0, help="gaussian: standard deviation of each axis.", unit="m", minimum=0.1, maximum=1e6)
     cell_m: float | None = option(100.0, help="Size of cells within which the noise stays the same.", unit="m", minimum=1, maximum=1e6)
-    release: Literal["cell", "offset"] = option("cell", help="Move the cell's centre; or the true position, which shows how it moves inside.")
+    release: Release = option("cell", help="Move the cell's centre, or (offset) the true position, which shows how it moves in the cell.")
     bucket_s: float | None = option(None, help="Change the noise this often; weaker, as it averages out.", unit="s", minimum=1, maximum=1e9)
     grid: GridOptions = option(factory=GridOptions, help="grid: its cells.")
-    key: Secret = option(SecretReference("env", "GPS_FUZZ_KEY"), help="Of 16 bytes or more, text or hexadecimal. Modes without noise need none.")
+    key: Secret = option(SecretReference("env", "GPS_FUZZ_KEY"), help="16 bytes or more, as text or hexadecimal; all noise needs one.")
     key_id: str | None = option(None, help="A name for the key, which the log and the report may show.")
     fields: Fields = option(factory=Fields, help="The columns to read.")
     scrub_fields: list[str] = option(factory=lambda: list(SCRUBBED), help="Other columns that can tell the position; they become NULL.")
     keep_fields: list[str] = option(factory=list, help="Columns that only look as if they could; no warning for them.")
     base_lat: float | None = option(None, help="Latitude of the base.", unit="degrees", minimum=-90, maximum=90)
     base_lon: float | None = option(None, help="Longitude of the base.", unit="degrees", minimum=-180, maximum=180)
-    base_use: Literal["fallback", "anchor", "ignore"] = option("fallback", help="Take a base for missing positions, or for all valid ones.")
+    base_use: BaseUse = option("fallback", help="Take a base for missing positions (fallback) or in place of all valid ones (anchor).")
     max_radius_m: float | None = option(None, help="No noise reaches further; weakens epsilon.", unit="m", minimum=0.1, maximum=1e7)
     out_decimals: int = option(6, help="Decimals of the output; the sixth is a tenth of a metre.", minimum=0, maximum=15)
-    on_missing: OnMissing = option("pass", help="Rows without position: leave it NULL, drop, make dead letters (reject), end the run (error).")
-    on_invalid: OnInvalid = option("null", help="Rows with an invalid one: make it NULL, drop, make dead letters (reject), end the run (error).")
+    on_missing: OnMissing = option("pass", help="Rows without: leave NULL, drop, make dead letters (reject), end the run (error).")
+    on_invalid: OnInvalid = option("null", help="Rows with an invalid one: NULL, drop, make dead letters (reject), end the run (error).")
     wrap_longitude: bool = option(False, help="Take longitudes beyond 180 and up to 540 degrees as once around too far.")
     noise: Noise | None = field(init=False, repr=False, eq=False)
     cells: Cells | None = field(init=False, repr=False, eq=False)
@@ -108,7 +110,7 @@ class GpsFuzz:
             return {"main": batch}
         batch = self._with_columns(batch)
         self._check(batch.schema)
-        found = positions(batch, self.fields.lat, self.fields.lon, wrap=self.wrap_longitude)
+        found = self.positions(batch)
         self._warn_of_columns(batch, found)
         found, buckets = self._bucketed(batch, self._based(found))
         if counts := found.counts():
@@ -120,6 +122,10 @@ class GpsFuzz:
         for name, values in ((self.fields.lat, lat), (self.fields.lon, lon)):
             hidden = with_column(hidden, name, values)
         return self._part(hidden, found.causes)
+
+    def positions(self, batch: pa.RecordBatch) -> Positions:
+        """Those that the rows have, as they came."""
+        return positions(self._with_columns(batch), self.fields.lat, self.fields.lon, wrap=self.wrap_longitude)
 
     # -- columns -------------------------------------------------------------------------------------------------------
 
@@ -148,14 +154,14 @@ class GpsFuzz:
         names = batch.schema.names
         mine = {self.fields.lat, self.fields.lon, self.fields.device, self.fields.time, *self.scrub_fields, *self.keep_fields}
         others = [name for name in names if name not in mine and not name.startswith("_")]
-        self._warn([name for name in self.scrub_fields if name in names], "NULL from here on, as the position can be told from it")
-        self._warn([name for name in self.scrub_fields if name not in names and name not in SCRUBBED], "in scrub_fields, but there is no such column")
-        hint = "name it in scrub_fields, or in keep_fields to hear no more of it"
-        self._warn([name for name in others if looks_like_a_position(name)], f"its name looks like a position, and it goes on as it is; {hint}")
+        absent = [name for name in self.scrub_fields if name not in names and name not in SCRUBBED]
+        self._warn([name for name in self.scrub_fields if name in names], "NULL from here on, as it can tell the position (scrub_fields)")
+        self._warn(absent, "named in scrub_fields, but there is no such column")
+        self._warn([name for name in others if looks_like_a_position(name)], f"goes on, but its name looks like a position; {HINT}")
         told = telling(batch, found, [name for name in others if f"{name}!" not in self._warned])
         self._warned.update(f"{name}!" for name in told)
         for name in told:
-            log.warning("column %s: CARRIES THE TRUE POSITION as text; %s", name, hint)
+            log.warning("column %s: CARRIES THE TRUE POSITION as text; %s", name, HINT)
 
     def _warn(self, columns: list[str], what: str) -> None:
         new = [name for name in columns if name not in self._warned]
@@ -231,4 +237,5 @@ class GpsFuzz:
         return {"main": batch if kept.all() else batch.filter(pa.array(kept))} | {port: in_order(parts) for port, parts in leaving.items()}
 
 
+HINT = "name it in scrub_fields, or in keep_fields to hear no more of it"
 LEAVES_BY = {"drop": "filtered", "reject": "rejected"}
