@@ -28,9 +28,11 @@ Ports = Mapping[str, "pa.RecordBatch"]
 @contextmanager
 def tapped(file: Path, overrides: Sequence[str] = (), select: str | None = None) -> Iterator[Taps]:
     """The transforms of the pipeline in a file. Raises ConfigError as a run would."""
+    from lakeward.cli.logs import start_logging
     from lakeward.cli.running import planned
     from lakeward.config import load
 
+    start_logging("text", "warning")
     with planned(load(file, overrides), select) as (pipeline, _):
         yield Taps(pipeline)
 

@@ -92,9 +92,9 @@ def _one_in_words(name: str, one: Mapping[str, Any]) -> str:
     )
     if one["devices"]:
         lines += ["", *_figures(one)]
-    told = [f"{column} ({rows:,} rows)" for column, rows in one["carried"].items()]
-    where = f"columns with the true latitude or longitude to four decimals: {', '.join(told) or 'none'}"
-    return "\n".join([*lines, "", where + (" (a few rows may be chance; if not, name it in scrub_fields)" if told else "")])
+    told = [f"{column} (in {rows:,} rows)" for column, rows in one["carried"].items()]
+    chance = "; in a few rows of many it may be chance, else name the column in scrub_fields" if told else ""
+    return "\n".join([*lines, "", f"columns with the true latitude or longitude to four decimals: {', '.join(told) or 'none'}{chance}"])
 
 
 def _figures(one: Mapping[str, Any]) -> list[str]:
@@ -106,7 +106,7 @@ def _figures(one: Mapping[str, Any]) -> list[str]:
         rows.append((words, _metres(moved[share]["measured"]), *expected))
     attacks = []
     for attack in [*one["averaging"], one["cell_mean"]]:
-        what = f"{attack['reports']:,} reports" if attack["reports"] else "outputs, each once"
+        what = f"{attack['reports']:,} report{'s' * (attack['reports'] > 1)}" if attack["reports"] else "outputs, each once"
         attacks.append((what, attack["devices"], *(_metres(attack[name]) for name in ("rms", "median", "fresh"))))
     return [
         table(("moved by up to (m)", "measured", "theory", "19 times in 20"), rows),

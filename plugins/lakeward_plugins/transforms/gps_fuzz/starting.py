@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lakeward import ROW, OptionError
+from lakeward_plugins.transforms.gps_fuzz.columns import SCRUBBED
 
 Options = Any
 """A GpsFuzz, which imports this file."""
@@ -41,24 +42,25 @@ def refuse_contradictions(options: Options) -> None:
         if ROW in getattr(options, option):
             raise OptionError(option, f"{ROW} is the key of the rows; it cannot be named here")
     both = sorted({*options.scrub_fields} & {*options.keep_fields})
-    if both and options.scrub_fields:
-        raise OptionError("keep_fields", f"{', '.join(both)}: is in scrub_fields, too; name it in one of them")
+    if both and tuple(options.scrub_fields) != SCRUBBED:  # what is scrubbed by default may be kept
+        raise OptionError("keep_fields", f"{', '.join(both)} is in scrub_fields, too; name it in one of them")
 
 
 def warn(options: Options) -> None:
     """Tell what hides less than somebody may think; and with what the rest was made."""
     for message in _warnings(options):
-        log.warning("%s", message)
+        log.warning("gps_fuzz: %s", message)
     for message in _facts(options):
-        log.info("%s", message)
+        log.info("gps_fuzz: %s", message)
 
 
 def _warnings(options: Options) -> Iterator[str]:
     if not options.enabled:
         yield "switched off (enabled: false): TRUE POSITIONS go on, and nothing is scrubbed"
         return
-    if options.mode == "uniform_disc" and options.epsilon is None and options.protection_radius_m is not None:
-        yield "mode uniform_disc does not use protection_radius_m; did you mean `mode: planar_laplace`?"
+    if options.mode != "planar_laplace" and (options.epsilon or options.protection_radius_m):
+        unused = "epsilon" if options.epsilon else "protection_radius_m"
+        yield f"{unused} does nothing in mode {options.mode}; did you mean `mode: planar_laplace`?"
     if options.mode == "planar_laplace" and options.epsilon and options.protection_radius_m:
         other = (options.privacy_level or LN_2) / options.protection_radius_m
         if not math.isclose(other, options.epsilon, rel_tol=0.01):
@@ -66,6 +68,8 @@ def _warnings(options: Options) -> Iterator[str]:
     if options.mode == "round" and options.out_decimals > COARSE:
         metres = 111_320 * 10.0**-options.out_decimals
         yield f"mode round with out_decimals {options.out_decimals} moves positions by less than {metres:.2g} m, which hides nobody"
+    if options.mode in NOISY and options.cell_m is None:
+        yield "without cell_m a device has one shift for ever: the shape of its way is seen, and one true position tells all others"
     if options.max_radius_m is not None and options.mode not in NOISY:
         yield f"max_radius_m does nothing in mode {options.mode}"
 

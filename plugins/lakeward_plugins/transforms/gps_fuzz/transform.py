@@ -114,11 +114,11 @@ class GpsFuzz:
         self._warn_of_columns(batch, found)
         found, buckets = self._bucketed(batch, self._based(found))
         if counts := found.counts():
-            log.info("%s", counts)
+            log.info("gps_fuzz: %s", counts)
         self._require(batch, found)
         good = found.causes == GOOD
         lat, lon = self._released(batch, found, good, buckets)
-        hidden = without(batch, [name for name in self.scrub_fields if name in batch.schema.names])
+        hidden = without(batch, [name for name in self._scrubbed() if name in batch.schema.names])
         for name, values in ((self.fields.lat, lat), (self.fields.lon, lon)):
             hidden = with_column(hidden, name, values)
         return self._part(hidden, found.causes)
@@ -149,25 +149,30 @@ class GpsFuzz:
         if self.noise and pa.types.is_nested(kind := schema.field(self.fields.device).type):
             raise OptionError("fields.device", f"column {self.fields.device!r} is {kind}; expected text or numbers")
 
+    def _scrubbed(self) -> list[str]:
+        return [name for name in self.scrub_fields if name not in self.keep_fields]
+
     def _warn_of_columns(self, batch: pa.RecordBatch, found: Positions) -> None:
         """Once for each column: what is scrubbed, what cannot be found, and what else may tell the position."""
         names = batch.schema.names
-        mine = {self.fields.lat, self.fields.lon, self.fields.device, self.fields.time, *self.scrub_fields, *self.keep_fields}
+        fields = self.fields
+        mine = {fields.lat, fields.lon, fields.device, fields.time, *self.scrub_fields, *self.keep_fields}
         others = [name for name in names if name not in mine and not name.startswith("_")]
         absent = [name for name in self.scrub_fields if name not in names and name not in SCRUBBED]
-        self._warn([name for name in self.scrub_fields if name in names], "NULL from here on, as it can tell the position (scrub_fields)")
+        scrubbed = [name for name in self._scrubbed() if name in names]
+        self._warn(scrubbed, "NULL from here on, as it can tell the position; keep_fields would keep it")
         self._warn(absent, "named in scrub_fields, but there is no such column")
         self._warn([name for name in others if looks_like_a_position(name)], f"goes on, but its name looks like a position; {HINT}")
         told = telling(batch, found, [name for name in others if f"{name}!" not in self._warned])
         self._warned.update(f"{name}!" for name in told)
         for name in told:
-            log.warning("column %s: CARRIES THE TRUE POSITION as text; %s", name, HINT)
+            log.warning("gps_fuzz: column %s: CARRIES THE TRUE POSITION as text; %s", name, HINT)
 
     def _warn(self, columns: list[str], what: str) -> None:
         new = [name for name in columns if name not in self._warned]
         self._warned.update(new)
         if new:
-            log.warning("column %s: %s", ", ".join(new), what)
+            log.warning("gps_fuzz: column %s: %s", ", ".join(new), what)
 
     # -- positions -----------------------------------------------------------------------------------------------------
 
