@@ -58,7 +58,7 @@ class Taps:
             if isinstance(part.source, Keeping):
                 part.source.keep_in(Path(folder))
             for batch in part.source.read(None, min(limit, part.config.batch.rows)):
-                part.push(batch.rows)
+                part.push(batch.rows.slice(0, limit))
                 while tap.noted:
                     yield tap.noted.pop()
                 limit -= batch.rows.num_rows

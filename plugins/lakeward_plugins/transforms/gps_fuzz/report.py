@@ -13,7 +13,7 @@ from attrs import asdict, define, field
 from lakeward import ROW
 from lakeward_plugins.transforms.gps_fuzz.attack import by_averaging, by_cells, outputs_of_each
 from lakeward_plugins.transforms.gps_fuzz.carried import rows_that_tell
-from lakeward_plugins.transforms.gps_fuzz.cells import WGS84, Floats, Ints, below_180
+from lakeward_plugins.transforms.gps_fuzz.cells import WGS84, Floats, Ints, Metric, below_180
 from lakeward_plugins.transforms.gps_fuzz.noise import distinct
 from lakeward_plugins.transforms.gps_fuzz.positions import GOOD, devices
 from lakeward_plugins.transforms.gps_fuzz.theory import displacements, expected
@@ -47,11 +47,11 @@ class Measured:
         for name in main.schema.names:
             if name not in (ROW, fields.lat, fields.lon) and (count := rows_that_tell(main.column(name), lat, lon)):
                 self._tells[name] += count
-        out_lat, out_lon = (np.asarray(main.column(name).fill_null(np.nan)) for name in (fields.lat, fields.lon))
-        out = np.isfinite(out_lat)
-        azimuth, _, metres = WGS84.inv(lon[out], lat[out], out_lon[out], out_lat[out])
-        cells = self._cells(lat[out], below_180(lon[out]))
-        self._parts.append((self._devices(main)[out], cells, metres, np.radians(azimuth), out_lat[out], out_lon[out]))
+        released = self.transform.positions(main)
+        out = released.causes == GOOD
+        lat, lon, out_lat, out_lon = lat[out], lon[out], released.lat[out], released.lon[out]
+        azimuth, _, metres = WGS84.inv(lon, lat, out_lon, out_lat)
+        self._parts.append((self._devices(main)[out], self._cells(lat, below_180(lon)), metres, np.radians(azimuth), out_lat, out_lon))
 
     def _devices(self, rows: pa.RecordBatch) -> Ints:
         if self.transform.fields.device not in rows.schema.names:  # modes without noise need none
@@ -61,8 +61,8 @@ class Measured:
         return known[numbers] if len(known) else numbers
 
     def _cells(self, lat: Floats, lon: Floats) -> Ints:
-        noise = self.transform.noise
-        return noise.cells.numbers(lat, lon) if noise and noise.cells else np.zeros(len(lat), np.int64)
+        cells = self.transform.noise.cells if self.transform.noise else self.transform.cells
+        return cells.numbers(lat, lon) if isinstance(cells, Metric) else np.zeros(len(lat), np.int64)
 
     def result(self) -> dict[str, Any]:
         """All figures, for people and programs."""

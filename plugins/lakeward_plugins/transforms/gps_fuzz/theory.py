@@ -24,11 +24,13 @@ class Expected:
 
 
 def displacements(transform: GpsFuzz) -> Floats | None:
-    """Many, in ascending order, spread as they should be; None where they depend on the places, as in a grid that is not metric.
+    """Many, in ascending order, spread as they should be; None where they depend on the places: of a base, or of other grids.
 
     The distances of the noise are at even steps of their distribution. Where cells are released, each starts at a random place of
     a square cell: a true position may be anywhere in it. The random numbers are always the same.
     """
+    if transform.base_lat is not None and transform.base_use == "anchor":
+        return None
     chance = np.random.default_rng(1)
     inside = np.zeros((2, POINTS))
     if transform.cell_m is not None and (transform.mode == "grid" or transform.release == "cell"):
