@@ -202,7 +202,7 @@ def _with_references(cls: type, options: dict[str, Any]) -> dict[str, Any]:
     secrets = {one.name for one in init_fields(cls) if one.type in (Secret, "Secret")}
     for name in secrets & options.keys():
         given = options[name].get("secret") if isinstance(options[name], dict) and len(options[name]) == 1 else None
-        if isinstance(given, str) and given.isidentifier():
+        if isinstance(given, str) and given.isidentifier() and given.isupper():  # else it may be the secret itself
             options[name] = SecretReference("env", given)
     return options
 

@@ -82,7 +82,9 @@ def devices(column: pa.Array[Any]) -> tuple[Any, Ints]:
         column = column.cast(pa.large_binary())  # text from SQLite need not be UTF-8
     found = column.dictionary_encode(null_encoding="encode")
     names = found.dictionary
-    if pa.types.is_binary(names.type):
+    if pa.types.is_integer(names.type):
+        names = names.cast(pa.large_string())
+    if pa.types.is_binary(names.type) or pa.types.is_large_string(names.type):
         names = names.cast(pa.large_binary())
     if names.type != pa.large_binary():
         names = pa.array([None if name is None else str(name).encode() for name in names.to_pylist()], pa.large_binary())

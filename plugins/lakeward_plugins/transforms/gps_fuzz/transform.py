@@ -77,7 +77,7 @@ class GpsFuzz:
     keep_fields: list[str] = option(factory=list, help="Columns that only look as if they could; no warning for them.")
     base_lat: float | None = option(None, help="Latitude of the base.", unit="degrees", minimum=-90, maximum=90)
     base_lon: float | None = option(None, help="Longitude of the base.", unit="degrees", minimum=-180, maximum=180)
-    base_use: BaseUse = option("fallback", help="Take a base for missing positions (fallback) or in place of all valid ones (anchor).")
+    base_use: BaseUse = option("fallback", help="Take a base for missing positions (fallback), or for these and all valid ones (anchor).")
     max_radius_m: float | None = option(None, help="No noise reaches further; weakens epsilon.", unit="m", minimum=0.1, maximum=1e7)
     out_decimals: int = option(6, help="Decimals of the output; the sixth is a tenth of a metre.", minimum=0, maximum=15)
     on_missing: OnMissing = option("pass", help="Rows without: leave NULL, drop, make dead letters (reject), end the run (error).")
@@ -180,7 +180,9 @@ class GpsFuzz:
         """With the base in the place of those that it stands for."""
         if self.base_lat is None or self.base_use == "ignore":
             return found
-        based = found.causes == (GOOD if self.base_use == "anchor" else MISSING)
+        based = found.causes == MISSING
+        if self.base_use == "anchor":
+            based |= found.causes == GOOD
         lat, lon = np.where(based, self.base_lat, found.lat), np.where(based, self.base_lon, found.lon)  # type: ignore[arg-type]  # both are there
         return evolve(found, lat=lat, lon=lon, causes=np.where(based, GOOD, found.causes))
 

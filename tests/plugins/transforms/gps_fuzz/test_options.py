@@ -78,11 +78,14 @@ def test_base_fills_in_for_missing_positions_only() -> None:
     np.testing.assert_array_equal(out, plain)
 
 
-def test_base_as_anchor_takes_the_place_of_valid_positions() -> None:
+def test_base_as_anchor_takes_the_place_of_missing_and_valid_positions() -> None:
     rows = batch([None, 95.0, 48.1], [None, 1.0, 11.5])
-    lat, lon = positions(fuzz(base_use="anchor", base_lat=37.7749, base_lon=-122.4194).apply(rows)["main"])
-    assert np.isnan(lat).tolist() == [True, True, False]
-    assert WGS84.inv(lon[2], lat[2], -122.4194, 37.7749)[2] < 50 + 100
+    out = positions(fuzz(base_use="anchor", base_lat=37.7749, base_lon=-122.4194).apply(rows)["main"])
+    plain = positions(fuzz().apply(batch([37.7749, 95.0, 37.7749], [-122.4194, 1.0, -122.4194]))["main"])
+    np.testing.assert_array_equal(out, plain)
+    assert np.isnan(out[0]).tolist() == [False, True, False]
+    for row in (0, 2):
+        assert WGS84.inv(out[1, row], out[0, row], -122.4194, 37.7749)[2] < 50 + 100
 
 
 def test_base_is_a_fallback_unless_its_use_is_said() -> None:
@@ -97,7 +100,7 @@ def test_rows_of_a_table_without_coordinates_get_those_of_the_base() -> None:
     bare = rows.drop_columns(["latitude", "longitude"])
     base = {"base_lat": 37.7749, "base_lon": -122.4194}
     for use in ("fallback", "anchor"):
-        out = fuzz(**base, base_use=use).apply(bare)["main"] if use == "fallback" else fuzz(**base, base_use=use).apply(rows)["main"]
+        out = fuzz(**base, base_use=use).apply(bare)["main"]
         assert out.schema.names == ["_row", "sensor_id", "latitude", "longitude"]
         assert out.equals(fuzz().apply(rows)["main"])
     with pytest.raises(OptionError, match=r"^fields\.lat: no column 'latitude'"):
