@@ -162,6 +162,18 @@ def test_without_its_key_a_pipeline_does_not_begin(tmp_path: Path) -> None:
     lakeward(tmp_path, "check", "p.yaml", **KEY)
 
 
+def test_a_row_that_must_not_come_ends_the_run_and_is_not_passed_over(tmp_path: Path) -> None:
+    written(tmp_path)
+    text = (tmp_path / "p.yaml").read_text()
+    (tmp_path / "p.yaml").write_text(text.replace("on_invalid: reject", "on_invalid: error"))
+    ran = lakeward(tmp_path, "run", "p.yaml", "--once", code=1, **KEY)
+    assert "position_invalid, and on_invalid is error; of 10 rows: " in ran.stderr
+    assert "latitude or longitude is out of range: 2" in ran.stderr
+    assert not [needle for needle in digits(TRUE) if needle in ran.stderr.encode()]
+    (tmp_path / "p.yaml").write_text(text.replace("on_invalid: reject", "on_invalid: null"))
+    assert json.loads(lakeward(tmp_path, "run", "p.yaml", "--once", "--json", **KEY).stdout)["rows"]["read"] == len(TRUE)
+
+
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal of its own")
 def test_on_a_terminal_a_report_shows_how_far_it_is(tmp_path: Path) -> None:
     written(tmp_path, rows=standing(3_000), name="mast")
@@ -171,5 +183,6 @@ def test_on_a_terminal_a_report_shows_how_far_it_is(tmp_path: Path) -> None:
     os.close(theirs)
     shown = os.read(ours, 65_536).decode()
     os.close(ours)
-    assert "3000/3000" in shown
+    assert "private: rows" in shown
+    assert "3000" in shown
     assert "private" in ran.stdout

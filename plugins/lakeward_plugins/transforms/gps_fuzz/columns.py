@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lakeward.grouping import plain_types
 from lakeward_plugins.transforms.gps_fuzz.positions import Positions
 
 SCRUBBED = ("location", "address", "geohash", "raw")
@@ -29,7 +30,8 @@ def looks_like_a_position(name: str) -> bool:
 
 def telling(batch: pa.RecordBatch, found: Positions, columns: Sequence[str]) -> list[str]:
     """Those of the columns that carry, in one of the first rows, the row's own latitude and longitude as text."""
-    texts = [name for name in columns if pa.types.is_string(kind := batch.schema.field(name).type) or pa.types.is_large_string(kind)]
+    kinds = plain_types(batch.schema)
+    texts = [name for name in columns if kinds[name] in (pa.string(), pa.large_string())]
     sample = list(zip(found.lat[:SAMPLE].tolist(), found.lon[:SAMPLE].tolist(), strict=True))
     return [name for name in texts if any(text and carries(text, *at) for text, at in zip(_some(batch.column(name)), sample, strict=False))]
 

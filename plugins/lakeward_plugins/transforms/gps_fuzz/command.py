@@ -54,7 +54,7 @@ def _found(taps: Taps, limit: int) -> dict[str, Any]:
     if not measured:
         raise LakewardError("no transform of this pipeline is `use: gps_fuzz`; `--select` chooses another graph")
     for name, one in measured.items():
-        with _progress(name, limit) as show:
+        with _progress(name) as show:
             for before, after in taps.rows(name, limit):
                 one.add(before, after)
                 show(before.num_rows)
@@ -64,12 +64,12 @@ def _found(taps: Taps, limit: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(name: str, limit: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere."""
+def _progress(name: str) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; it has no end, as only the source knows how many rows there are."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    with click.progressbar(length=limit, label=name, show_pos=True, file=sys.stderr) as bar:
+    with click.progressbar(iter(int, 1), label=f"{name}: rows", show_pos=True, file=sys.stderr) as bar:
         yield bar.update
 
 

@@ -68,6 +68,11 @@ def test_text_that_carries_the_position_is_warned_of_once_without_showing_it(tex
     assert not [digits for digits in ("48.1", "11.9", "48.2", "11.8") if digits in caplog.text]
 
 
+def test_text_of_a_dictionary_is_looked_at_too(caplog: pytest.LogCaptureFixture) -> None:
+    fuzz().apply(rows(note=pa.array(["48.12345,11.98765", "x"]).dictionary_encode()))
+    assert "column note: CARRIES THE TRUE POSITION" in caplog.text
+
+
 def test_other_numbers_in_text_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     fuzz().apply(rows(note=["v1.234.567 of 2024", "51.12345,13.98765"], more=pa.array([b"\xff48.1", b"x"]).view(pa.string())))
     assert not warnings(caplog)

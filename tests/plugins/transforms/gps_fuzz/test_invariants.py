@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from fuzzed import DISC, EXACT, GAUSSIAN, HEX_KEY, LAPLACE, NOISES, WGS84, batch, fuzz, moving, noise, positions, reference
 from geographiclib.geodesic import Geodesic
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import lambertw
@@ -382,6 +382,7 @@ def test_key_of_hexadecimal_digits_stands_for_bytes() -> None:
 
 
 @given(st.binary(min_size=16, max_size=200), st.lists(st.binary(max_size=150), max_size=5))
+@settings(deadline=None)
 def test_messages_are_hashed_as_the_standard_library_does(key: bytes, messages: list[bytes]) -> None:
     u1, _ = Uniforms(key, b"prefix").of(messages)
     wanted = [hmac.digest(key, b"prefix" + message, "sha256") for message in messages]

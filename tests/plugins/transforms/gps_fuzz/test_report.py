@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fuzzed import LAPLACE, WGS84, batch, fuzz, positions
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakeward_plugins.transforms.gps_fuzz import GpsFuzz
@@ -67,6 +67,7 @@ def test_a_receiver_that_wanders_does_not_give_a_standing_device_away() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=1, max_size=60))
+@settings(deadline=None)
 def test_the_attack_does_what_a_plain_one_does(rows: list[tuple[int, int, float, float]]) -> None:
     device, output, east, north = (np.array(part) for part in zip(*rows, strict=True))
     own = {one: [row for row in rows if row[0] == one] for one in {row[0] for row in rows}}
