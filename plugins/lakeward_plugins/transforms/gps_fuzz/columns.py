@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from lakeward.grouping import plain_types
@@ -64,9 +63,3 @@ def with_column(batch: pa.RecordBatch, name: str, values: pa.Array[Any]) -> pa.R
     if index < 0:
         return batch.append_column(pa.field(name, values.type), values)
     return batch.set_column(index, batch.schema.field(index).with_type(values.type).with_nullable(True), values)
-
-
-def degrees(values: Any, good: Any) -> pa.Array[Any]:
-    """A column of doubles, NULL where they are not good."""
-    column: pa.Array[Any] = pa.array(np.where(good, values, np.nan), mask=~good)  # what lies under a NULL is written out as well
-    return column

@@ -60,11 +60,11 @@ class Noise:
         The work is done once for each distinct device, cell and bucket.
         """
         cells = self.cells.numbers(lat, lon) if self.cells else None
-        which, first = distinct([part for part in (device, cells, buckets) if part is not None])
-        number = None if cells is None else cells[first]
-        bucket = _empty(len(first)) if buckets is None else _digits(buckets[first])
-        own: pa.Array[Any] = pa.array(device[first])
-        messages = _joined([names.take(own), self._cell_texts(number, len(first)), bucket], b"\0")
+        which, rows = distinct([part for part in (device, cells, buckets) if part is not None])
+        number = None if cells is None else cells[rows]
+        bucket = _empty(len(rows)) if buckets is None else _digits(buckets[rows])
+        own: pa.Array[Any] = pa.array(device[rows])
+        messages = _joined([names.take(own), self._cell_texts(number, len(rows)), bucket], b"\0")
         u1, u2 = self.uniforms.of(messages.to_pylist())
         azimuth, distance = 360 * u2, self.distances(u1)
         if number is not None and self.centred and self.cells:
@@ -168,9 +168,9 @@ def distinct(parts: list[Ints]) -> tuple[Ints, Ints]:
             (key, span), (part, width) = _numbered(key), _numbered(part)
         key, span = key * width + part, span * width
     which, found = _numbered(key)
-    first = np.zeros(found, np.int64)
-    first[which[::-1]] = np.arange(count - 1, -1, -1)
-    return which, first
+    rows = np.zeros(found, np.int64)
+    rows[which] = np.arange(count)
+    return which, rows
 
 
 def _numbered(values: Ints) -> tuple[Ints, int]:

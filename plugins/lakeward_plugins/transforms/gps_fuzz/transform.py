@@ -16,7 +16,7 @@ from lakeward.secrets import Secret, SecretReference
 from lakeward.timestamps import to_utc
 from lakeward_plugins.transforms.gps_fuzz import starting
 from lakeward_plugins.transforms.gps_fuzz.cells import H3, Cells, Floats, Geohash, Ints, Metric, below_180
-from lakeward_plugins.transforms.gps_fuzz.columns import SCRUBBED, degrees, looks_like_a_position, telling, with_column, without
+from lakeward_plugins.transforms.gps_fuzz.columns import SCRUBBED, looks_like_a_position, telling, with_column, without
 from lakeward_plugins.transforms.gps_fuzz.noise import LAWS, Noise, uniforms
 from lakeward_plugins.transforms.gps_fuzz.positions import CAUSES, GOOD, MISSING, NO_TIME, Positions, devices, in_order, positions
 
@@ -115,7 +115,7 @@ class GpsFuzz:
         found, buckets = self._bucketed(batch, self._based(found))
         if counts := found.counts():
             log.info("gps_fuzz: %s", counts)
-        self._require(batch, found)
+        self._require(found)
         good = found.causes == GOOD
         lat, lon = self._released(batch, found, good, buckets)
         hidden = without(batch, [name for name in self._scrubbed() if name in batch.schema.names])
@@ -205,9 +205,9 @@ class GpsFuzz:
         if good.all():
             lat, lon = self._rounded(*self._moved(batch, found.lat, below_180(found.lon), slice(None), buckets))
             return pa.array(lat), pa.array(lon)
-        lat, lon = np.full(len(good), np.nan), np.full(len(good), np.nan)
+        lat, lon = np.full((2, len(good)), np.nan)  # what lies under a NULL is written out as well
         lat[good], lon[good] = self._rounded(*self._moved(batch, found.lat[good], below_180(found.lon[good]), good, buckets))
-        return degrees(lat, good), degrees(lon, good)
+        return pa.array(lat, mask=~good), pa.array(lon, mask=~good)
 
     def _moved(self, batch: pa.RecordBatch, lat: Floats, lon: Floats, rows: Any, buckets: Ints | None) -> tuple[Floats, Floats]:
         if self.noise:
@@ -228,7 +228,7 @@ class GpsFuzz:
             (causes > MISSING, "position_invalid", "on_invalid", self.on_invalid),
         ]
 
-    def _require(self, batch: pa.RecordBatch, found: Positions) -> None:
+    def _require(self, found: Positions) -> None:
         for rows, reason, name, action in self._fates(found.causes):
             if action == "error" and rows.any():
                 raise Refused(f"{reason}, and {name} is error; {found.counts()}. Mend the rows, or choose what else {name} shall do")
