@@ -70,8 +70,8 @@ def _within(values: Values, low: float, high: float) -> Values:
     return np.where((values >= low) & (values <= high), values, np.nan)
 
 
-def _warm(temperature: Values) -> Values:
-    return _within(temperature, -100, 60)
+def _liquid(temperature: Values) -> Values:
+    return _within(temperature, -100, 100)
 
 
 def _damp(relative_humidity: Values) -> Values:
@@ -85,9 +85,9 @@ def _damp(relative_humidity: Values) -> Values:
 def saturation_pressure(temperature: Values) -> Values:
     """Saturation vapour pressure over water, 6.112 exp(17.62 t / (243.12 + t)): Magnus, WMO-No. 8.
 
-    From -100 to 60 degC. It is fitted from -45 on; below are dew points of dry air: 2 % off at -80, 10 % at -100.
+    From -100 to 100 degC. It is fitted from -45 to 60 and then leaves the truth: 2 % at -80 and at 100, 10 % at -100.
     """
-    t = _warm(temperature)
+    t = _liquid(temperature)
     return np.asarray(6.112 * np.exp(17.62 * t / (243.12 + t)))
 
 
@@ -106,8 +106,8 @@ def vapour_pressure(temperature: Values, relative_humidity: Values) -> Values:
 
 @formula("degC", temperature="degC", relative_humidity="%")
 def dew_point(temperature: Values, relative_humidity: Values) -> Values:
-    """Dew point over water, at which saturation_pressure is the vapour pressure. Above 0 to 100 %, from -100 to 60 degC."""
-    t = _warm(temperature)
+    """Dew point over water, at which saturation_pressure is the vapour pressure. Above 0 to 100 %, from -100 to 100 degC."""
+    t = _liquid(temperature)
     logarithm = np.log(_damp(relative_humidity) / 100) + 17.62 * t / (243.12 + t)
     return np.asarray(243.12 * logarithm / (17.62 - logarithm))
 

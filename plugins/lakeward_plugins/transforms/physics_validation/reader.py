@@ -76,7 +76,7 @@ class Reader:
     def __attrs_post_init__(self) -> None:
         self._plain = re.sub(r"\s", " ", QUOTED.sub(lambda name: "_" * len(name[0]), self.text))
         self._margin = len(self._plain) - len(self._plain.lstrip())
-        self._encoded = self._plain.lstrip().encode()  # ast counts bytes
+        self._encoded = self._plain.lstrip().encode(errors="replace")  # ast counts bytes
 
     def root(self) -> Part:
         """The whole text."""
