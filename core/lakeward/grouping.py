@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from attrs import frozen
+from attrs import evolve, frozen
 
 from lakeward.components import rejected
 from lakeward.errors import OptionError
-from lakeward.timestamps import to_utc
+from lakeward.timestamps import Unit, to_utc
 
 Array = npt.NDArray[Any]
 Key = tuple[Any, ...]
@@ -21,6 +22,8 @@ KEY_TYPES = (*LETTERS, pa.types.is_integer, pa.types.is_boolean, pa.types.is_nul
 """Tests of the types that can be a part of a key."""
 NEVER = -(2**62)
 """Microseconds of a row without a time; sums with durations stay within int64."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND, DAY = timedelta(microseconds=1), timedelta(days=1)
 
 
 def plain_types(schema: pa.Schema) -> dict[str, pa.DataType]:
@@ -51,10 +54,10 @@ def running_maximum(groups: Array, values: Array) -> Array:
     return np.asarray(distinct[np.maximum.accumulate(lift + ranks) - lift])
 
 
-def event_times(batch: pa.RecordBatch, time_field: str, naive_timezone: str) -> Array:
+def event_times(batch: pa.RecordBatch, time_field: str, naive_timezone: str, time_unit: Unit = "auto") -> Array:
     """Microseconds since 1970 of each row, NEVER where there is no time."""
     try:
-        times, _ = to_utc(batch.column(time_field), naive_timezone=naive_timezone)
+        times, _ = to_utc(batch.column(time_field), naive_timezone=naive_timezone, unit=time_unit)
     except TypeError as error:
         raise OptionError("time_field", f"column {time_field!r}: {error}") from error
     return np.asarray(times.cast(pa.int64()).fill_null(NEVER).to_numpy(zero_copy_only=False))
@@ -66,26 +69,44 @@ class Plausible:
 
     low: int
     high: int
+    """Without a clock; the end is excluded."""
+    future: int
+    """How far after the clock a time may lie, in microseconds."""
     words: str
+    now: int | None = None
+    """What the clock shows, when there is one."""
 
     @classmethod
-    def between(cls, min_time: str, max_time: str) -> Plausible:
-        """From the options of these names; the end is excluded."""
+    def between(cls, min_time: str, max_time: str, max_future_s: timedelta = DAY) -> Plausible:
+        """From the options of these names; rows at `max_time` are out."""
         low, high = _moment("min_time", min_time), _moment("max_time", max_time)
         if low >= high:
             raise OptionError("min_time", f"expected a time before max_time, {max_time}")
-        return cls(low, high, f"{min_time} to {max_time}")
+        return cls(low, high, max_future_s // MICROSECOND, f"{min_time} to {max_time}")
+
+    def at(self, now: datetime) -> Plausible:
+        """The same by the clock: what lies more than `max_future_s` after `now` is out too. For the method `clock` of a transform.
+
+        A clock before `min_time` is wrong itself, as on a board without a battery; it is not believed.
+        """
+        micros = (now - EPOCH) // MICROSECOND
+        return evolve(self, now=micros if micros >= self.low else None)
 
     def part(self, batch: pa.RecordBatch, micros: Array, time_field: str) -> tuple[Array, Mapping[str, pa.RecordBatch]]:
-        """Which rows have a usable time, and the others for the port `rejected`."""
-        unread = micros == NEVER
+        """Which rows have a usable time, and the others for the port `rejected`: `time_parse`, or `time_range`."""
         usable = (micros >= self.low) & (micros < self.high)
+        if self.now is not None and self.now + self.future < self.high:
+            usable &= micros <= self.now + self.future
         if usable.all():
             return usable, {}
-        reasons = pa.array(np.where(unread, "time_parse", "time_range")[~usable])
-        details = pa.array([f"{time_field} is missing, or no time", f"{time_field} is not in {self.words}"])
-        why = details.take(pa.array((~unread)[~usable].astype(np.int8)))
-        return usable, {"rejected": rejected(batch.filter(pa.array(~usable)), reasons, why)}
+        why = np.select([micros == NEVER, (micros < self.low) | (micros >= self.high)], [0, 1], 2)[~usable]
+        details = [
+            f"{time_field} is missing, or no time",
+            f"{time_field} is not in {self.words}",
+            f"{time_field} is more than {self.future / 1e6:,.15g} s after the time at which the row was read",
+        ]
+        reasons = pa.array(["time_parse", "time_range", "time_range"]).take(pa.array(why))
+        return usable, {"rejected": rejected(batch.filter(pa.array(~usable)), reasons, pa.array(details).take(pa.array(why)))}
 
 
 def _moment(name: str, text: str) -> int:

@@ -2,12 +2,14 @@
 
 Text is ISO 8601: `T` or a space, seconds and their fraction may be missing (a date alone is its midnight), `Z`, `+hh`, `+hhmm`
 or `+hh:mm`, and without any of these the naive timezone. Digits after the microseconds are cut off. Text that is a number, and
-numbers, count from 1970. Not read, because there is no one right answer: leap seconds (`:60`), `24:00`, basic forms without
-hyphens, and local times that happened twice or never. A row's answer never depends on the rows around it.
+numbers, count from 1970, or are Julian days as SQLite's `julianday()` gives them: days since noon of 24 November 4714 BC. Not read,
+because there is no one right answer: leap seconds (`:60`), `24:00`, basic forms without hyphens, and local times that happened
+twice or never. A row's answer never depends on the rows around it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -18,21 +20,24 @@ import pyarrow.compute as pc
 
 from lakeward.errors import OptionError
 
-Unit = Literal["auto", "s", "ms", "us", "ns"]
+Unit = Literal["auto", "s", "ms", "us", "ns", "julian"]
+"""What a number counts; `auto` tells it by its size."""
 UTC = pa.timestamp("us", "UTC")
 NAIVE = pa.timestamp("us")
 SPAN = -9_223_372_036_854_775, 9_223_372_036_854_775
 """Microseconds that also fit into nanoseconds, as many readers keep them: 1677-09-21 to 2262-04-11."""
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-PLAUSIBLE = 946_684_800, 4_102_444_800
-"""Seconds of the years 2000 to 2100: within them no number can be read in two units."""
+PLAUSIBLE = 946_684_800_000_000, 4_102_444_800_000_000
+"""Microseconds of the years 2000 to 2100: within them no number can be read in two units, nor as Julian days, 2451544.5 to 2488069.5."""
+JULIAN_1970 = 2_440_587.5
+"""The Julian day of 1970-01-01T00:00Z."""
 
 
 def to_utc(column: pa.Array[Any], *, naive_timezone: str = "UTC", unit: Unit = "auto") -> tuple[Any, pa.BooleanArray]:
     """The times of a column, and which rows are good.
 
     NULL is good and stays NULL; what cannot be read is NULL and not good. `naive_timezone` is an IANA name, or `reject` to
-    read no time without a zone. `unit` is that of numbers; `auto` tells it by their size, for the years 2000 to 2100.
+    read no time without a zone. `unit` is that of numbers; `auto` tells it by the size of each, for the years 2000 to 2100.
     Raises `TypeError` when the type of the column holds no times, and `OptionError` when there is no such timezone.
     """
     _check(naive_timezone)
@@ -71,9 +76,9 @@ def _within_span(times: pa.Array[Any]) -> Any:
     return pc.if_else(_between(micros, SPAN), times, pa.scalar(None, UTC))
 
 
-def _between(numbers: pa.Array[Any], bounds: tuple[int, int]) -> Any:
-    number = int if pa.types.is_integer(numbers.type) else float
-    low, high = (pa.scalar(number(bound), numbers.type) for bound in bounds)
+def _between(numbers: pa.Array[Any], bounds: tuple[float, float]) -> Any:
+    ends: list[Any] = [math.ceil(bounds[0]), math.floor(bounds[1])] if pa.types.is_integer(numbers.type) else [float(one) for one in bounds]
+    low, high = (pa.scalar(end, numbers.type) for end in ends)
     return pc.and_(pc.greater_equal(numbers, low), pc.less_equal(numbers, high))
 
 
@@ -128,12 +133,38 @@ def _from_numbers(numbers: pa.Array[Any], unit: Unit) -> Any:
         numbers = pc.if_else(pc.less(numbers, pa.scalar(2**63, pa.uint64())), numbers, pa.scalar(None, pa.uint64()))
     numbers = numbers.cast(pa.int64() if whole else pa.float64())
     times = pa.nulls(len(numbers), pa.int64())
-    for name in PER_SECOND if unit == "auto" else [unit]:
-        scale = PER_SECOND[name]
-        bounds = (PLAUSIBLE[0] * scale, PLAUSIBLE[1] * scale) if unit == "auto" else (SPAN[0] * scale // 10**6, SPAN[1] * scale // 10**6)
+    for name in _possible(numbers) if unit == "auto" else [unit]:
+        bounds = _bounds(name, PLAUSIBLE if unit == "auto" else SPAN)
         fitting = pc.if_else(_between(numbers, bounds), numbers, pa.scalar(None, numbers.type))
-        times = pc.coalesce(times, _micros(fitting, scale) if whole else _rounded_micros(fitting, scale))
+        if name == "julian":
+            found = _micros_of_days(fitting)
+        else:
+            found = (_micros if whole else _rounded_micros)(fitting, PER_SECOND[name])
+        times = pc.coalesce(times, found)
     return times.cast(UTC)
+
+
+def _possible(numbers: pa.Array[Any]) -> list[str]:
+    """The units that a plausible time among these numbers could be in; mostly one."""
+    extent: Any = pc.min_max(numbers)
+    least, most = extent["min"].as_py(), extent["max"].as_py()
+    if least is None:
+        return []
+    bounds = {unit: _bounds(unit, PLAUSIBLE) for unit in (*PER_SECOND, "julian")}
+    return [unit for unit, (low, high) in bounds.items() if low <= most and least <= high]
+
+
+def _bounds(unit: str, micros: tuple[int, int]) -> tuple[float, float]:
+    """The numbers of a unit between two times in microseconds."""
+    if unit == "julian":
+        return micros[0] / 86_400e6 + JULIAN_1970, micros[1] / 86_400e6 + JULIAN_1970
+    return micros[0] * PER_SECOND[unit] // 10**6, micros[1] * PER_SECOND[unit] // 10**6
+
+
+def _micros_of_days(days: pa.Array[Any]) -> Any:
+    """Of Julian days, to the millisecond as SQLite: a double tells 40 us apart, so the digits after that are not what was written."""
+    since = pc.subtract(days.cast(pa.float64()), JULIAN_1970)  # exact, as both numbers are near each other
+    return pc.multiply(pc.round(pc.multiply(since, 86_400_000.0)).cast(pa.int64()), 1000)
 
 
 def _micros(numbers: pa.Array[Any], scale: int) -> Any:
