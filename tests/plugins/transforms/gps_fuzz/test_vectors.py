@@ -2,6 +2,10 @@
 
 import csv
 import math
+import re
+import sqlite3
+from contextlib import closing
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -58,6 +62,11 @@ def test_known_cells() -> None:
     assert [f"{row}:{column}" for row, column in zip(*grid.places(numbers), strict=True)] == [row["cell"] for row in rows]
 
 
+INVERSE = {
+    "uniform_disc": lambda u: 50 * math.sqrt(u),
+    "planar_laplace": lambda u: stats.gamma.ppf(u, 2, scale=25),
+    "gaussian": lambda u: stats.rayleigh.ppf(u, scale=25),
+}
 DEVICES = ["mast", "", "Zürich 1", "a\0b", "7", "x" * 200]
 
 
@@ -74,14 +83,28 @@ def test_every_variant_follows_the_derivation(
     rows: list[tuple[str, float, float, int]], mode: dict[str, Any], cell_m: float | None, bucket_s: float | None, release: str
 ) -> None:
     options = {**mode, "cell_m": cell_m, "bucket_s": bucket_s, "release": release}
-    inverse = {
-        "uniform_disc": lambda u: 50 * math.sqrt(u),
-        "planar_laplace": lambda u: stats.gamma.ppf(u, 2, scale=25),
-        "gaussian": lambda u: stats.rayleigh.ppf(u, scale=25),
-    }[mode["mode"]]
+    inverse = INVERSE[mode["mode"]]
     device, lat, lon, time = zip(*rows, strict=True)
     given_rows = batch(list(map(float, lat)), list(map(float, lon)), list(device), timestamp=list(time))
     out = positions(fuzz(**options, out_decimals=15).apply(given_rows)["main"])
     wanted = [reference_output(options, inverse, *row) for row in rows]
     apart = [Geodesic.WGS84.Inverse(*one, *other)["s12"] for one, other in zip(out.T, wanted, strict=True)]
     assert max(apart) < 1e-6
+
+
+@pytest.mark.parametrize("mode", NOISES)
+@pytest.mark.parametrize("variant", [{"cell_m": 200.0, "bucket_s": 3600.0}, {"cell_m": 75.0, "release": "offset"}, {"cell_m": None}])
+def test_real_tracks_follow_the_derivation(mode: dict[str, Any], variant: dict[str, Any]) -> None:
+    """With stamps of 1901 and seven digits of a second among them."""
+    path = DATA / "gpx_tracks.db"
+    if not path.exists():
+        pytest.skip(f"no {path}; set LAKEWARD_TEST_DATA to a folder that has it")
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as database:
+        rows = database.execute("SELECT sensor_id, latitude, longitude, timestamp FROM sensor_readings").fetchall()
+    assert len(rows) > 1_000
+    device, lat, lon, time = map(list, zip(*rows, strict=True))
+    options = {**mode, **variant}
+    out = positions(fuzz(**options).apply(batch(lat, lon, device, timestamp=time))["main"])
+    seconds = [datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", stamp)).timestamp() for stamp in time]
+    wanted = [reference_output(options, INVERSE[mode["mode"]], *row[:3], second) for row, second in zip(rows, seconds, strict=True)]
+    np.testing.assert_array_equal(out, np.round(np.array(wanted).T, 6) + 0.0)
