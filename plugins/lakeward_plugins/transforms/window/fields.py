@@ -33,9 +33,8 @@ class Fields:
     @classmethod
     def of(cls, batch: pa.RecordBatch, times: Array, plan: Plan, exclude: Sequence[int], calm_field: str | None) -> Fields:
         """Everything that the plan needs of these rows."""
-        kept = {
-            one.field: _readings(batch, one.field, one.field in plan.text, exclude) for one in plan.columns if one.field not in plan.absent
-        }
+        names = dict.fromkeys(column.field for column in plan.columns if column.field not in plan.absent)
+        kept = {name: _readings(batch, name, name in plan.text, exclude) for name in names}
         plain = {name: column.to_numpy(zero_copy_only=False) for name, column in kept.items() if name not in plan.text}
         rows = batch.column(ROW).to_numpy() if ROW in batch.schema.names else np.arange(batch.num_rows)
         return cls(

@@ -78,9 +78,17 @@ class Table:
         return len(self.slots)
 
     def plus(self, other: Table, exact_max: int) -> Table:
-        """All of both; windows that are in both are merged. Takes the arrays of this one where it can."""
+        """All of both; windows that are in both are merged. Takes the arrays of either where it can."""
         if not len(other):
             return self
+        table = self._with(other) if len(self) else other
+        crowded = table.slots[table.rows > exact_max]
+        table.tallies = [one.plus(more, crowded, exact_max) for one, more in zip(self.tallies, other.tallies, strict=True)]
+        table.readings = [one.plus(more, crowded) for one, more in zip(self.readings, other.readings, strict=True)]
+        return table
+
+    def _with(self, other: Table) -> Table:
+        """All of both, but for tallies and readings."""
         place = np.searchsorted(self.slots, other.slots)
         known = np.append(self.slots, other.slots[-1:] + 1)[place] == other.slots
         table = self
@@ -93,9 +101,6 @@ class Table:
         table.sums.put(places, table.sums.take(places).merged(other.sums))
         for pick, theirs in zip(table.picks, other.picks, strict=True):
             pick.put(places, pick.take(places).merged(theirs))
-        crowded = table.slots[table.rows > exact_max]
-        table.tallies = [one.plus(more, crowded, exact_max) for one, more in zip(self.tallies, other.tallies, strict=True)]
-        table.readings = [one.plus(more, crowded) for one, more in zip(self.readings, other.readings, strict=True)]
         return table
 
     def only(self, which: Array) -> Table:

@@ -16,7 +16,7 @@ from lakeward_plugins.transforms.window import saved
 from lakeward_plugins.transforms.window.book import Book
 from lakeward_plugins.transforms.window.clocks import Clocks
 from lakeward_plugins.transforms.window.fields import Fields
-from lakeward_plugins.transforms.window.functions import Column, Plan, columns_of
+from lakeward_plugins.transforms.window.functions import NUMBERS, Column, Plan, columns_of
 from lakeward_plugins.transforms.window.kept import GridWindows, Rules
 from lakeward_plugins.transforms.window.keys import Keys
 from lakeward_plugins.transforms.window.report import TIME, Report
@@ -164,6 +164,8 @@ class Window:
         for option_name, name in (("time_field", self.time_field), ("calm_field", self.calm_field)):
             if name is not None and name not in kinds:
                 raise OptionError(option_name, f"no column {name!r}; columns are {', '.join(schema.names)}")
+        if self.calm_field is not None and not any(suits(kinds[self.calm_field]) for suits in NUMBERS):
+            raise OptionError("calm_field", f"column {self.calm_field!r} is {kinds[self.calm_field]}; expected the wind speed, a number")
         derived = [name for name in self.group_by if name in DERIVED and name not in kinds]
         for place, name in enumerate(self.group_by):
             if name not in kinds and name not in derived:

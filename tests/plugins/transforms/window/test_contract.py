@@ -27,8 +27,8 @@ class TestWindows(TransformContract):
         return window(**self.options)
 
     def rows(self) -> pa.RecordBatch:
-        late = {40: -22, 41: -37, 50: -60, 60: -120}
-        return batch_of([(300 + 3 * index + late.get(index, 0), f"s{index % 3}", float(index % 7)) for index in range(70)])
+        late = {22: -22, 23: -37, 28: -60, 35: -120}
+        return batch_of([(300 + 3 * index + late.get(index, 0), f"s{index % 3}", float(index % 7)) for index in range(40)])
 
 
 class TestOnceOnly(TestWindows):

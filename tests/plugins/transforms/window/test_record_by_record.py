@@ -14,6 +14,8 @@ from window.rows import START, batch_of, feed, finals, seconds, window
 
 from lakeward_plugins.transforms.window import Shape
 
+pytestmark = [pytest.mark.slow, pytest.mark.one_python]
+
 VALUES = st.none() | st.integers(-20, 20).map(float) | st.just(math.nan)
 # mostly in order, with some that are old and some that jump ahead
 STEPS = st.lists(
@@ -54,7 +56,7 @@ def arrivals(steps: list[tuple[int, str, Any]]) -> list[tuple[float, str, Any]]:
     steps=STEPS, cuts=CUTS, wait=st.sampled_from([0, 4, 30]), lateness=st.sampled_from([0, 7, 50]),
     scope=st.sampled_from(["key", "global"]), idle=st.sampled_from([None, 15]), restart=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_agg_05_and_06_and_12_final_windows_and_late_rows_are_those_of_the_rule(
     kind: str, emit: Any, steps: list[Any], cuts: list[int], wait: int, lateness: int, scope: Any, idle: int | None, restart: bool
 ) -> None:

@@ -287,6 +287,7 @@ def test_a_million_rows_of_four_fields_cost_less_than_a_second() -> None:
         ({"group_by": ["v"]}, r"group_by\[0\]", "column 'v' is double; group by text"),
         ({"time_field": "when"}, "time_field", "no column 'when'"),
         ({"calm_field": "speed"}, "calm_field", "no column 'speed'"),
+        ({"calm_field": "sensor_id"}, "calm_field", "column 'sensor_id' is string; expected the wind speed"),
         ({"window": Shape(tz="Europe/Berlin")}, "window.tz", "tumbling windows are aligned to UTC; use `kind: calendar`"),
         ({"aggregations": {"v": "max"}, "group_by": ["sensor_id", "max_v"]}, r"group_by\[1\]", "no column 'max_v'"),
     ],
