@@ -20,6 +20,7 @@ from lakeward.grouping import Array
 
 CENTURY = 36525 * 86400  # seconds; sums of longer ones would not fit into 64 bits of microseconds
 DAY, MICROSECOND = 86_400_000_000, timedelta(microseconds=1)
+MOST_WINDOWS = 10_000  # that a row can be in
 CALENDAR = re.compile(r"(\d+)\s*(w|week|mo|month|q|quarter|y|year)s?")
 MONTHS = {"mo": 1, "month": 1, "q": 3, "quarter": 3, "y": 12, "year": 12}
 
@@ -181,6 +182,10 @@ def grid_of(shape: Shape, low: int, high: int) -> Grid | None:
     every = shape.every if shape.kind == "hopping" and shape.every else shape.size
     if every > shape.size:
         raise OptionError("window.every", "rows between two windows would be in none; expected no more than size")
+    if (overlap := -(-shape.size // every)) > MOST_WINDOWS:
+        raise OptionError(
+            "window.every", f"each row would be in {overlap:,} windows, at most {MOST_WINDOWS:,} are possible; make it longer"
+        )
     return Fixed.over(low, high, shape.size // MICROSECOND, every // MICROSECOND, offset)
 
 

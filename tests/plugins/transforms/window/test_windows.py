@@ -308,6 +308,7 @@ def test_says_that_two_columns_would_have_one_name() -> None:
         ({"window": {"size": "0s"}}, ("window", "size")),
         ({"window": {"kind": "hopping"}}, ("window", "every")),
         ({"window": {"kind": "hopping", "size": "1m", "every": "2m"}}, ("window", "every")),
+        ({"window": {"kind": "hopping", "size": "1d", "every": "1s"}}, ("window", "every")),
         ({"window": {"kind": "session"}}, ("window", "gap")),
         ({"window": {"kind": "calendar", "size": "36h"}}, ("window", "size")),
         ({"window": {"kind": "calendar", "size": "1fortnight"}}, ("window", "size")),
