@@ -11,7 +11,7 @@ import pyarrow as pa
 from attrs import define, field
 
 from lakeward import ROW, OptionError, filtered, option, rejected
-from lakeward_plugins.transforms.sql.session import OF_ROWS, Session, kind, sentence
+from lakeward_plugins.transforms.sql.session import OF_ROWS, Session, kind, sentence, session
 from lakeward_plugins.transforms.sql.statement import Statement
 
 MOST_BAD_ROWS = 100
@@ -27,7 +27,7 @@ class _Query:
     row_wise: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:
-        self._session = Session(self.max_mb)
+        self._session = session(self.max_mb)
         self._statement = Statement(self.query, self._session, whole=not self.row_wise)
 
     def _check(self, rows: pa.RecordBatch) -> None:

@@ -74,7 +74,7 @@ TWICE = Sql("SELECT text::INT * 2 AS twice, _row, x FROM batch WHERE x > 0")
 
 
 @given(st.lists(st.tuples(numbers, st.sampled_from(["1", "-2", "3", "4", "x", None])), max_size=30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_each_row_has_the_fate_that_it_has_alone(rows: list[tuple[float | None, str | None]]) -> None:
     given_rows = batch(x=pa.array([x for x, _ in rows], pa.float64()), text=pa.array([text for _, text in rows], pa.string()))
     output = TWICE.apply(given_rows)

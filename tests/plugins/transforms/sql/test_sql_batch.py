@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from lakeward import OptionError
-from lakeward_plugins.transforms.sql import SqlBatch
+from lakeward_plugins.transforms.sql import Sql, SqlBatch
+from lakeward_plugins.transforms.sql.session import session
 
 ROWS = pa.RecordBatch.from_pydict(
     {"_row": [1, 2, 3, 4], "sensor_id": ["a", "b", "a", None], "x": [1.0, 2.0, 3.0, None], "list": [[1, 2], [], None, [3]]}
@@ -58,6 +60,15 @@ def test_batches_do_not_see_each_other() -> None:
     transform = SqlBatch("SELECT count(*) AS n FROM batch")
     assert [transform.apply(ROWS.slice(start, 2)).to_pylist() for start in (0, 2)] == [[{"n": 2}], [{"n": 2}]]
     assert transform.row_wise is False
+
+
+def test_a_query_leaves_nothing_behind() -> None:
+    left = "SELECT table_name AS name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
+    for query in ("SELECT count(*) AS n FROM batch", "SELECT sensor_id::INT AS i FROM batch"):
+        with suppress(OptionError):
+            SqlBatch(query).apply(ROWS)
+        Sql("SELECT _row FROM batch").apply(ROWS)
+        assert session(256.0).answer(left, ROWS, twice=False)["name"].to_pylist() == ["batch"]  # this question's own
 
 
 @pytest.mark.parametrize(

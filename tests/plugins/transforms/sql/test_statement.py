@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 
 from lakeward import OptionError
-from lakeward_plugins.transforms.sql import Sql, SqlBatch
+from lakeward_plugins.transforms.sql import Sql
 from lakeward_plugins.transforms.sql.session import Session
 from lakeward_plugins.transforms.sql.statement import Statement
 
 ROWS = pa.RecordBatch.from_pydict(
     {"_row": [1, 2], "x": [1.0, 2.0], "s": ["a", "b"], "list": [[1], [2]], "deep": [{"_row": 7, "a": 1}, {"_row": 8, "a": 2}]}
 )
+SESSION = Session(64)
 SECRET = pa.table({"token": ["s3cr3t"]})  # what a query must not reach, though it is a variable here
 
 HOSTILE = """
@@ -147,11 +148,11 @@ def lines(text: str, here: Path = Path("/tmp")) -> list[str]:
     return text.strip().replace("{here}", str(here)).splitlines()
 
 
-@pytest.mark.parametrize("transform", [Sql, SqlBatch])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("query", lines(HOSTILE + ONLY_SAID))
-def test_a_query_reads_the_rows_and_does_nothing_else(query: str, transform: Any) -> None:
+def test_a_query_reads_the_rows_and_does_nothing_else(query: str, whole: bool) -> None:
     with pytest.raises(OptionError) as caught:
-        transform(query)
+        Statement(query, SESSION, whole=whole)
     assert caught.value.option == "query"
     assert "\n" not in caught.value.message
 
@@ -163,7 +164,7 @@ def test_a_session_refuses_it_by_itself(query: str, tmp_path: Path, monkeypatch:
     before = sorted(path.name for path in tmp_path.iterdir())
     told: object = None
     with pytest.raises(duckdb.Error):
-        told = Session(64).answer(query.replace("/tmp/", f"{tmp_path}/"), ROWS, twice=False)
+        told = SESSION.answer(query.replace("/tmp/", f"{tmp_path}/"), ROWS, twice=False)
     assert told is None
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -177,11 +178,11 @@ def test_settings_cannot_be_changed_back() -> None:
     assert session.answer(told, ROWS, twice=False)["value"].to_pylist() == ["UTC", "false", "1"]
 
 
-@pytest.mark.parametrize("transform", [Sql, SqlBatch])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("expression", lines(PURE))
-def test_a_result_depends_on_the_rows_alone(expression: str, transform: Any) -> None:
+def test_a_result_depends_on_the_rows_alone(expression: str, whole: bool) -> None:
     with pytest.raises(OptionError, match=r"depends on|no function|syntax error"):  # some are unknown to older versions
-        transform(f"SELECT _row, {expression} AS y FROM batch WHERE x > 0").apply(ROWS)
+        Statement(f"SELECT _row, {expression} AS y FROM batch WHERE x > 0", SESSION, whole=whole).check_columns(ROWS.schema.names)
 
 
 def test_a_column_may_be_called_like_the_time_of_now() -> None:
@@ -226,15 +227,15 @@ def test_a_column_may_be_called_like_the_time_of_now() -> None:
 )
 def test_what_looks_at_other_rows_is_for_sql_batch(query: str) -> None:
     with pytest.raises(OptionError, match="`use: sql_batch` when that is meant"):
-        Sql(query)
-    SqlBatch(query)
+        Statement(query, SESSION, whole=False)
+    Statement(query, SESSION, whole=True)
 
 
-@pytest.mark.parametrize("transform", [Sql, SqlBatch])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("query", ["SELECT _row FROM batch TABLESAMPLE 10%", "SELECT _row FROM batch USING SAMPLE 5"])
-def test_a_sample_is_refused(query: str, transform: Any) -> None:
+def test_a_sample_is_refused(query: str, whole: bool) -> None:
     with pytest.raises(OptionError, match="a sample is drawn at random"):
-        transform(query)
+        Statement(query, SESSION, whole=whole)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_a_sample_is_refused(query: str, transform: Any) -> None:
 )
 def test_nothing_takes_the_place_of_the_key(query: str) -> None:
     with pytest.raises(OptionError, match=r"_row is the key|name and compute columns one by one|syntax error"):  # RENAME is new
-        Sql(query).apply(ROWS)
+        Statement(query, SESSION, whole=False)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_nothing_takes_the_place_of_the_key(query: str) -> None:
 )
 def test_mistakes_say_what_to_write(query: str, message: str) -> None:
     with pytest.raises(OptionError) as caught:
-        Sql(query)
+        Statement(query, SESSION, whole=False)
     assert message in caught.value.message
 
 
@@ -287,7 +288,7 @@ def test_a_query_nested_without_end_is_refused() -> None:
         "SELECT _row, " + "+".join("x" * 5000) + " FROM batch",
     ):
         with pytest.raises(OptionError):
-            Sql(query)
+            Statement(query, SESSION, whole=False)
 
 
 def test_each_node_of_the_syntax_tree_must_be_known() -> None:
