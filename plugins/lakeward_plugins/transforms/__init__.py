@@ -1,6 +1,9 @@
 """The transforms."""
 
+import click
+
 from lakeward import Component, hookimpl
+from lakeward_plugins.transforms.gps_fuzz.command import privacy_report
 
 LAKEWARD_API = (1, 0)
 
@@ -24,3 +27,9 @@ def lakeward_components() -> list[Component]:
         Component("transform", "sql", f"{at}.sql:Sql", "Compute columns and remove rows with a SELECT of DuckDB.", "lakeward[duckdb]"),
         Component("transform", "sql_batch", f"{at}.sql:SqlBatch", "Run a SELECT of DuckDB over each batch as a whole.", "lakeward[duckdb]"),
     ]
+
+
+@hookimpl
+def lakeward_commands() -> list[click.Command]:
+    """`lakeward privacy-report`."""
+    return [privacy_report]
