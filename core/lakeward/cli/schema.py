@@ -97,15 +97,15 @@ def _any_of(plugins: Plugins, kind: str, types: Types) -> Schema:
 
 def _node(plugins: Plugins, plugin: Plugin, component: Component, types: Types) -> Schema:
     """A node with `use: NAME`: the keys of lakeward, and the options of the component, flat or in its block."""
+    from lakeward.options import init_fields
+    from lakeward.secrets import Secret
+
     alone = sum(other.name == component.name and other.kind == component.kind for _, other in plugins.components()) == 1
     uses = [*([component.name] if alone else []), f"{plugin.name}/{component.name}"]
     node: Schema = {"description": component.summary, "type": "object", "required": ["use"], "properties": {"use": {"enum": uses}}}
     if component.kind != "source":
         said = "Where its rows come from: `node`, `node.port`, or a list of them; left out, the transform above."
         node["properties"]["from"] = {"description": said, "type": ["string", "array"], "items": {"type": "string"}, "minItems": 1}
-    from lakeward.options import init_fields
-    from lakeward.secrets import Secret
-
     try:
         cls = plugins.load(plugin, component)
     except LakewardError as error:  # an extra that is not installed: any option may be right
