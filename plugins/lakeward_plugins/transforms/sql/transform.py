@@ -133,7 +133,8 @@ class SqlBatch(_Query):
             ) from None
         if ROW in result.schema.names:
             keys = np.asarray(result.column(ROW))
-            if result.schema.field(ROW).type != pa.int64() or not len(np.unique(keys)) == len(keys) or result.column(ROW).null_count:
+            known = np.asarray(batch.column(ROW)) if ROW in batch.schema.names else keys[:0]
+            if result.schema.field(ROW).type != pa.int64() or len(np.unique(keys)) < len(keys) or not np.isin(keys, known).all():
                 raise OptionError("query", f"{ROW} is the key of a row: give each once and as it is, or leave it out")
             if not self._statement.ordered:
                 result = result.sort_by(ROW)

@@ -76,7 +76,9 @@ def test_a_query_leaves_nothing_behind() -> None:
     [
         ("SELECT * FROM batch UNION ALL SELECT * FROM batch", "query", "_row is the key of a row: give each once"),
         ("SELECT _row, unnest(list) AS u FROM batch", "query", "_row is the key of a row: give each once"),
-        ("SELECT x AS _row FROM batch", "query", "_row is the key of a row"),
+        ("SELECT x * 10 AS _row FROM batch", "query", "_row is the key of a row"),
+        ("SELECT _row::INT AS _row FROM batch", "query", "_row is the key of a row"),
+        ("SELECT count(*) AS _row FROM batch WHERE x > 10", "query", "_row is the key of a row"),
         ("SELECT sensor_id::INT AS i FROM batch", "query", "fails on a value of the batch (ConversionException); write TRY_CAST"),
         ("SELECT max(y) FROM batch", "query", 'Referenced column "y" not found'),
     ],

@@ -8,6 +8,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lakeward import OptionError
 from lakeward_plugins.transforms.sql import Sql
@@ -249,6 +251,7 @@ def test_a_sample_is_refused(query: str, whole: bool) -> None:
         "SELECT deep._row FROM batch",
         "SELECT batch.deep._row FROM batch",
         "SELECT deep.* FROM batch",
+        "SELECT _row FROM (SELECT deep.* FROM batch) AS deep",
         "SELECT COLUMNS(*) % 2 FROM batch",
         "SELECT COLUMNS('_row') + 1 FROM batch",
         r"SELECT COLUMNS('x') AS '_row' FROM batch",
@@ -260,7 +263,7 @@ def test_a_sample_is_refused(query: str, whole: bool) -> None:
     ],
 )
 def test_nothing_takes_the_place_of_the_key(query: str) -> None:
-    with pytest.raises(OptionError, match=r"_row is the key|name and compute columns one by one|syntax error"):  # RENAME is new
+    with pytest.raises(OptionError, match=r"_row is the key|name and compute columns|write \* in the place|syntax error"):  # RENAME is new
         Statement(query, SESSION, whole=False)
 
 
@@ -289,6 +292,33 @@ def test_a_query_nested_without_end_is_refused() -> None:
     ):
         with pytest.raises(OptionError):
             Statement(query, SESSION, whole=False)
+
+
+ITEMS = [
+    "_row", "x", "*", "b.*", "b._row", "batch._row", "deep.*", "deep._row", "deep['_row']", "struct_extract(deep, '_row')", "COLUMNS(*)",
+    "COLUMNS('_row|x')", "x + 1", "_row + 0", "-_row", "deep.a", "* EXCLUDE (_row)", "* REPLACE (x AS _row)", "* REPLACE (x AS s)",
+    "_row: x", "s: _row",
+]  # fmt: skip
+NAMES = ["", "", "AS _row", 'AS "_row"', "AS _ROW", "AS y", "AS deep", "_row", "b"]
+TABLES = ["batch", "batch AS b", "batch AS deep", "batch AS b(_row, x)", "(SELECT {} FROM batch) AS b", "(SELECT {} FROM batch) AS deep"]
+WITH = ["", "", "WITH w AS (SELECT {} FROM batch) ", "WITH w(_row, x) AS (SELECT {} FROM batch) "]
+columns = st.lists(st.builds("{} {}".format, st.sampled_from(ITEMS), st.sampled_from(NAMES)), min_size=1, max_size=3).map(", ".join)
+queries = st.builds(
+    lambda outer, table, inner, start: start.format(inner) + f"SELECT {outer} FROM {'w' if start else table.format(inner)}",
+    columns, st.sampled_from(TABLES), columns, st.sampled_from(WITH),
+)  # fmt: skip
+
+
+@given(queries)
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_selected_a_key_stays_with_its_row(query: str) -> None:
+    try:
+        Statement(query, SESSION, whole=False)
+        result = SESSION.answer(query, ROWS, twice=False)
+    except (OptionError, duckdb.Error):
+        return
+    keys = [result.column(place).to_pylist() for place, name in enumerate(result.schema.names) if name == "_row"]
+    assert all(each == [1, 2] for each in keys), query
 
 
 def test_each_node_of_the_syntax_tree_must_be_known() -> None:
