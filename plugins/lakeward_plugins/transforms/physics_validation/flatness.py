@@ -9,7 +9,7 @@ from lakeward.grouping import NEVER, Array, starts
 from lakeward_plugins.transforms.physics_validation.flags import FAIL, SUSPECT, Phrase, Verdict, in_unit, number
 from lakeward_plugins.transforms.physics_validation.rule import US, Rule
 from lakeward_plugins.transforms.physics_validation.sample import Memory, Sample, Series, series_of
-from lakeward_plugins.transforms.physics_validation.windows import Deviations, Extremes, first_later
+from lakeward_plugins.transforms.physics_validation.windows import Deviations, Extremes, first_later, spread
 
 
 @frozen(eq=False)
@@ -67,10 +67,11 @@ def judge_flatline(rule: Rule, sample: Sample, memory: Memory) -> tuple[Verdict,
         long = np.flatnonzero((line.places >= 0) & (line.times - line.times[begins] >= length))
         first = first_later(line.times, begins[long], long, line.times[long] - length) - 1
         low, high = extremes.over(first, long)
-        flat = high - low <= tolerance
-        rows, spread = series.rows[line.places[long[flat]]], (high - low)[flat]
+        varies = spread(low, high)
+        flat = varies <= tolerance
+        rows, varies = series.rows[line.places[long[flat]]], varies[flat]
         fresh = which[rows] < 0
-        which[rows[fresh]], found[rows[fresh]] = len(phrases), spread[fresh]
+        which[rows[fresh]], found[rows[fresh]] = len(phrases), varies[fresh]
         words = f" in {_duration(length)}, no more than {number(tolerance)}{in_unit(unit)}"
         phrases.append(Phrase(rank, f"{column} varies by ", words, tolerance))
     evaluated = np.zeros(sample.count, np.bool_)
@@ -94,13 +95,12 @@ def judge_attenuated(rule: Rule, sample: Sample, memory: Memory) -> tuple[Verdic
     here = np.flatnonzero((line.places >= 0) & ~np.isnan(line.values))
     first = first_later(line.times, begins[here], here, line.times[here] - period)
     if rule.measure == "std":
-        spread = Deviations(line.values).over(first, here)
+        varies = Deviations(line.values).over(first, here)
     else:
-        low, high = Extremes(line.values).over(first, here)
-        spread = high - low
+        varies = spread(*Extremes(line.values).over(first, here))
     rows = series.rows[line.places[here]]
     found, evaluated, asked = np.full(sample.count, np.nan), np.zeros(sample.count, np.bool_), sample.asked(rule)
-    found[rows], evaluated[rows] = spread, _enough(rule, line, first, here)
+    found[rows], evaluated[rows] = varies, _enough(rule, line, first, here)
     if asked is not None:
         evaluated &= asked
     kept, newest = line.leaving(series), np.full(series.count, NEVER)
@@ -157,7 +157,7 @@ def _remembered_run(rule: Rule, memory: Memory, series: Series, line: Line, begi
     run = kept >= begins[ends]
     kept, ends = kept[run], ends[run]
     low, high = extremes.over(kept, ends)
-    flat = ~(high - low > (rule.tolerance or 0.0))
+    flat = ~(spread(low, high) > (rule.tolerance or 0.0))
     kept, ends, low, high = kept[flat], ends[flat], low[flat], high[flat]
     last = _last(line.keys[kept])
     tells = last.copy()

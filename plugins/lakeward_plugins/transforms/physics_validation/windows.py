@@ -28,6 +28,12 @@ def first_later(times: Array, first: Array, last: Array, limits: Array) -> Array
     return np.asarray(low)
 
 
+@np.errstate(over="ignore")  # of absurd values
+def spread(low: Array, high: Array) -> Array:
+    """From the least to the greatest; negative for a window without values."""
+    return np.asarray(high - low)
+
+
 @define(eq=False)
 class Extremes:
     """The least and the greatest value of windows. Two blocks cover a window, they may overlap."""
@@ -105,4 +111,4 @@ def _merged(one: Block, other: Block) -> Block:
     count = one[0] + other[0]
     share = other[0] / np.maximum(count, 1)
     gap = other[1] - one[1]
-    return count, one[1] + gap * share, one[2] + other[2] + gap * gap * one[0] * share
+    return count, one[1] + gap * share, one[2] + other[2] + gap * one[0] * share * gap

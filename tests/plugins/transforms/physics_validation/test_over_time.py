@@ -281,3 +281,21 @@ def test_phy_08_long_runs_in_small_batches(options: dict[str, Any]) -> None:
         seen |= set(wanted)
     assert seen >= {1, 9}  # or it would not have been tried
     assert seen & {3, 4}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "rate", "suspect": 1}, {"kind": "spike", "suspect": 1}, {"kind": "spike", "method": "average", "suspect": 1},
+        {"kind": "flatline", "tolerance": 1e308, "suspect": timedelta(seconds=2)},
+        {"kind": "attenuated", "period": timedelta(seconds=5), "suspect": 1},
+        {"kind": "attenuated", "period": timedelta(seconds=5), "suspect": 1, "measure": "std"},
+    ],
+)  # fmt: skip
+def test_absurd_values_are_judged_in_silence(options: dict[str, Any]) -> None:
+    values = [1e308, -1e308, 1.7e308, -1.7e308, 0.0, 5e-324, 1e308, 1e308, -1e308, 0.0]
+    rows: list[Row] = [{"t": second, "sensor": "a", "x": value, "h": None} for second, value in enumerate(values)]
+    rule = Rule(id="r", field="x", **options)
+    with np.errstate(all="ignore"):
+        wanted = flags_by_hand(rule, rows)
+    assert flags_of([rule], [to_batch(rows)])[0] == wanted
