@@ -112,6 +112,7 @@ def test_phy_15_wrong_options_are_refused_at_their_place() -> None:
             "missing_sentinels.humidity",
             "double",
         ),
+        (PhysicsValidation(profile="seed", units={"presure": "Pa"}), {"humidity": [1.0]}, "units.presure", "did you mean 'pressure'?"),
         (PhysicsValidation(profile="seed"), {"humidity": [1.0], "severity": ["low"]}, "", "have a column 'severity' already"),
     ],
 )
