@@ -11,7 +11,6 @@ from lakeward_plugins.transforms.physics_validation.rule import US, Rule
 from lakeward_plugins.transforms.physics_validation.sample import Memory, Sample, Series, series_of
 from lakeward_plugins.transforms.physics_validation.windows import Deviations, Extremes, first_later, spread
 
-
 RECENT = 9
 """How many times between rows tell the pace of a sensor."""
 FAR = 2**62
