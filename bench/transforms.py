@@ -2,8 +2,8 @@
 
     python bench/transforms.py [ROUNDS, 5]
 
-A million rows in batches of 65,536, in this process, on one thread; the row-by-row way gets the first batch only, scaled up. They take
-turns. CPU is what counts. The rows are in memory before: reading and writing are measured by `bench/run.py`.
+A million rows in batches of 65,536, in this process, on one thread; the row-by-row ways get the first batch only. All take turns. CPU is
+what counts. The rows are in memory before: reading and writing are measured by `bench/run.py`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import per_row
 import pyarrow as pa
+from per_row import LIMITS, alerted, fuzzed, limited, modelled, plain, validated, windowed
 from report import heading, replace
 
 from lakeward.secrets import Secret
@@ -31,11 +31,7 @@ from lakeward_plugins.transforms.window import Window
 ROWS, BATCH = 1_000_000, 65_536
 MARK = "<!-- written by make bench-transforms -->\n"
 KEY = Secret("0123456789abcdef" * 4, "bench")
-LIMITS = {
-    "temperature": [-20, 60], "humidity": [5, 95], "pressure": [950, 1050], "vibration": [0, 10], "voltage": [20, 25],
-    "wind_speed": [0, 75], "wind_direction": [0, 360], "power_output": [-50, 2100], "rotor_speed": [0, 30], "irradiance": [0, 1600],
-}  # fmt: skip
-TEN = {"validation": {"rules": [{"id": name, "kind": "range", "field": name, "fail": limits} for name, limits in LIMITS.items()]}}
+TEN = {"validation": {"rules": [{"id": name, "kind": "range", "field": name, "fail": list(limits)} for name, limits in LIMITS.items()]}}
 TEMPORAL = [
     {"id": "rate", "kind": "rate", "field": "temperature", "fail": 5, "unit": "degC/s", "max_gap": "10m"},
     {"id": "flat", "kind": "flatline", "field": "pressure", "tolerance": 0.0, "suspect": "30m", "fail": "60m"},
@@ -55,32 +51,34 @@ ALERTS = {
 }
 
 
-def readings(sensors: int, *, wild: bool = False) -> pa.RecordBatch:
-    """A reading a second from each sensor in turn; a wild one swings across every limit from row to row."""
+def readings(sensors: int, *, speed: float = 0.0, wild: bool = False) -> pa.RecordBatch:
+    """A reading a second from each sensor in turn, with the 22 columns of a usual table. Sensors are all over the Earth.
+
+    Each moves on its own straight way, at so many metres a second. A wild one swings across every limit from row to row.
+    """
     chance = np.random.default_rng(1)
     row = np.arange(ROWS)
-    seconds = row // sensors
-    columns: dict[str, Any] = {"_row": row, "id": row}
-    columns["timestamp"] = pa.array(np.datetime64("2026-01-01") + seconds.astype("timedelta64[s]")).cast(pa.string())
-    columns["sensor_id"] = pa.array([f"sensor-{number:06}" for number in range(sensors)]).take(pa.array(row % sensors))
+    sensor, second = row % sensors, row // sensors
+    columns: dict[str, Any] = {"_row": row, "reading_id": row}
+    columns["timestamp"] = pa.array(np.datetime64("2026-01-01") + second.astype("timedelta64[s]")).cast(pa.string())
+    columns["sensor_id"] = _each("sensor-{:06}", sensors, sensor)
     for name, (low, high) in LIMITS.items():
         middle, width = (low + high) / 2, high - low
-        columns[name] = middle + (np.where(row // sensors % 2, 0.7, -0.7) if wild else chance.normal(0, 0.1, ROWS)) * width
+        columns[name] = middle + (np.where(second % 2, 0.7, -0.7) if wild else chance.normal(0, 0.1, ROWS)) * width
     if not wild:
-        columns["temperature"] = 20 + 16 * np.sin(seconds / 200 + row % sensors) + chance.normal(0, 0.3, ROWS)
-        columns["pressure"] = 1013 + 20 * np.sin(seconds / 300 + row % sensors) + chance.normal(0, 0.5, ROWS)
+        columns["temperature"] = 20 + 16 * np.sin(second / 200 + sensor) + chance.normal(0, 0.3, ROWS)
+        columns["pressure"] = 1013 + 20 * np.sin(second / 300 + sensor) + chance.normal(0, 0.5, ROWS)
+    heading_of, way = chance.uniform(0, 2 * np.pi, sensors)[sensor], second * speed / 111_320
+    columns["latitude"] = chance.uniform(-60, 60, sensors)[sensor] + way * np.cos(heading_of)
+    columns["longitude"] = chance.uniform(-179, 179, sensors)[sensor] + way * np.sin(heading_of)
+    texts = {"firmware_version": "v{}.0", "model": "EnviroMax {}", "location": "site {}", "original_timezone": "+0{}:00"}
+    columns |= {name: _each(text, 5, sensor % 5) for name, text in texts.items()}
+    columns |= {name: np.zeros(ROWS, np.int64) for name in ("status_code", "anomaly_flag", "synced")}
     return pa.record_batch(columns)
 
 
-def fixes(devices: int, speed: float) -> pa.RecordBatch:
-    """A fix a second of devices all over the Earth, each on its own straight way at so many metres a second."""
-    chance = np.random.default_rng(1)
-    device, second = np.arange(ROWS) % devices, np.arange(ROWS) // devices
-    heading_of, way = chance.uniform(0, 2 * np.pi, devices)[device], second * speed / 111_320
-    lat = chance.uniform(-60, 60, devices)[device] + way * np.cos(heading_of)
-    lon = chance.uniform(-179, 179, devices)[device] + way * np.sin(heading_of)
-    names = pa.array([f"sensor-{number:05}" for number in range(devices)]).take(pa.array(device))
-    return pa.record_batch({"_row": np.arange(ROWS), "timestamp": 1.7e9 + second, "sensor_id": names, "latitude": lat, "longitude": lon})
+def _each(text: str, distinct: int, which: Any) -> Any:
+    return pa.array([text.format(number) for number in range(distinct)]).take(pa.array(which))
 
 
 @dataclass
@@ -91,9 +89,10 @@ class Job:
     cls: type
     options: dict[str, Any]
     rows: pa.RecordBatch
-    row_by_row: Callable[[], per_row.Work] | None = None
+    row_by_row: Sequence[Callable[[], Callable[[pa.RecordBatch], object]]] = ()
+    """In plain Python, and with pydantic."""
     speeds: list[float] = field(default_factory=list)
-    others: list[float] = field(default_factory=list)
+    others: list[list[float]] = field(default_factory=lambda: [[], []])
 
     def make(self) -> Any:
         """A fresh transform, made from its options as a pipeline would."""
@@ -103,14 +102,14 @@ class Job:
         """One turn."""
         transform = self.make()
         if hasattr(transform, "state"):
-            self.speeds.append(speed(self.rows, lambda batch: (transform.apply(batch), transform.state())))
+            self.speeds.append(rows_per_second(self.rows, lambda batch: (transform.apply(batch), transform.state())))
         else:
-            self.speeds.append(speed(self.rows, transform.apply))
-        if self.row_by_row:
-            self.others.append(speed(self.rows.slice(0, BATCH), self.row_by_row()))
+            self.speeds.append(rows_per_second(self.rows, transform.apply))
+        for make, speeds in zip(self.row_by_row, self.others, strict=False):
+            speeds.append(rows_per_second(self.rows.slice(0, BATCH), make()))
 
 
-def speed(rows: pa.RecordBatch, work: Callable[[pa.RecordBatch], object]) -> float:
+def rows_per_second(rows: pa.RecordBatch, work: Callable[[pa.RecordBatch], object]) -> float:
     """Rows per CPU second."""
     began = time.process_time()
     for start in range(0, rows.num_rows, BATCH):
@@ -121,14 +120,33 @@ def speed(rows: pa.RecordBatch, work: Callable[[pa.RecordBatch], object]) -> flo
 def jobs() -> list[Job]:
     """What the bars are about, then what is harder."""
     usual, wild, many = readings(1000), readings(1000, wild=True), readings(500_000)
+    slow, fast = (readings(10_000, speed=speed) for speed in (10, 200))
     return [
-        Job("validation, ten ranges", PhysicsValidation, TEN, usual, per_row.validated),
-        Job("GPS noise, 10,000 devices at 10 m/s, cells of 100 m", GpsFuzz, FUZZ, fixes(10_000, 10), per_row.fuzzed),
-        Job("windows, four fields with five aggregates, 1,000 sensors", Window, WINDOWS, usual, per_row.windowed),
-        Job("alerts, two limits with deadband and delays, 1,000 sensors", Emergency, ALERTS, usual, per_row.alerted),
+        Job("validation, ten ranges", PhysicsValidation, TEN, usual, [lambda: plain(validated), lambda: limited]),
+        Job(
+            "GPS noise, 10,000 devices at 10 m/s, cells of 100 m",
+            GpsFuzz,
+            FUZZ,
+            slow,
+            [lambda: plain(fuzzed()), lambda: modelled(fuzzed())],
+        ),
+        Job(
+            "windows, four fields with five aggregates, 1,000 sensors",
+            Window,
+            WINDOWS,
+            usual,
+            [lambda: plain(windowed()), lambda: modelled(windowed())],
+        ),
+        Job(
+            "alerts, two limits with deadband and delays, 1,000 sensors",
+            Emergency,
+            ALERTS,
+            usual,
+            [lambda: plain(alerted()), lambda: modelled(alerted())],
+        ),
         Job("validation over time (rate, flat line, spike), 1,000 sensors", PhysicsValidation, {"validation": {"rules": TEMPORAL}}, usual),
         Job("validation, every row breaks all ten", PhysicsValidation, TEN, wild),
-        Job("GPS noise, each row in a cell of its own", GpsFuzz, FUZZ, fixes(10_000, 200)),
+        Job("GPS noise, each row in a cell of its own", GpsFuzz, FUZZ, fast),
         Job("windows, 500,000 sensors with two rows each", Window, WINDOWS, many),
         Job("alerts, every reading on the other side of the limit", Emergency, ALERTS, wild),
     ]
@@ -155,13 +173,16 @@ def states() -> list[str]:
 
 def table(measured: Sequence[Job]) -> list[str]:
     """One line a job."""
-    lines = ["| transform | rows per CPU second | row by row | ratio | runs |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| transform | rows per CPU second | plain Python | ratio | pydantic | ratio | runs |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for job in measured:
-        cells = [millions(job.speeds), "", "", str(len(job.speeds))]
-        if job.others:
-            ratios = [ours / theirs for ours, theirs in zip(job.speeds, job.others, strict=True)]
-            cells[1:3] = [millions(job.others), f"{statistics.median(ratios):.0f} x"]
-        lines.append(f"| {job.name} | {' | '.join(cells)} |")
+        cells = [millions(job.speeds)]
+        for others in job.others:
+            ratios = [ours / theirs for ours, theirs in zip(job.speeds, others, strict=False)]
+            cells += [millions(others), f"{statistics.median(ratios):.0f} x"] if others else ["", ""]
+        lines.append(f"| {job.name} | {' | '.join(cells)} | {len(job.speeds)} |")
     return lines
 
 

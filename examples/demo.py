@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 DEMO = Path("demo").absolute()
 SENSOR, LAKE, STATE = DEMO / "sensor_data.db", DEMO / "lake", DEMO / "state"
 LAKEWARD = [sys.executable, "-m", "lakeward"]
-PIPELINE = [str(HERE / "environmental.yaml"), "--state-dir", str(STATE), "--set", "transforms.windows.size=5s"]
+PIPELINE = [str(HERE / "environmental.yaml"), "--state-dir", str(STATE), "--set", "transforms.windows.window.size=5s"]
 SECONDS, RATE = int(os.environ.get("DEMO_SECONDS", "20")), 500
 
 

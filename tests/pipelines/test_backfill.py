@@ -25,7 +25,7 @@ name: demo
 source: {use: sqlite, path: sensor.db}
 transforms:
   below: {use: filter, where: {temperature: {'<': 50}}}
-  windows: {use: window, from: source, group_by: [], size: 10s, aggregations: {temperature: [sum, count]}}
+  windows: {use: window, from: source, group_by: [], window: {size: 10s}, emit: on_final, aggregations: {temperature: [sum, count]}}
 sinks:
   raw: {use: parquet, from: source, path: lake/raw, row_key: true}
   cool: {use: delta, from: below, path: lake/cool, row_key: true}

@@ -73,9 +73,9 @@ MISTAKES = {
     "misspelt time column": (GOOD.replace("sensor.db", "sensor.db, timestamp: timestmp"), r"p.yaml:3:51: source.timestamp: no column 'timestmp'; did you mean 'timestamp'\?"),
     "a value of no member of a union": (
         GOOD + "transforms: {w: {use: window, aggregations: {temperature: maen}}}\n",
-        r"aggregations.temperature: expected one of mean, .*, or a list of them, got text \('maen'\), did you mean 'mean'\?",
+        r"aggregations.temperature: expected one of count, .*, or a percentile such as p95; got text \('maen'\), did you mean 'mean'\?",
     ),
-    "a window longer than time": (GOOD + "transforms: {w: {use: window, size: 999999999d, aggregations: {temperature: mean}}}\n", r"transforms.w.size: expected at most 3,155,760,000 s"),
+    "a window longer than time": (GOOD + "transforms: {w: {use: window, window: {size: 999999999d}, aggregations: {temperature: mean}}}\n", r"transforms.w.window.size: expected at most 3,155,760,000 s"),
     "no sinks": (GOOD.split("sinks")[0], r"sinks: at least one sink is needed"),
     "not YAML": ("name: [", r"p.yaml:\d+:\d+: not valid YAML"),
     "an alias bomb": ("a: &a [x,x]\n" + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)},*{chr(97 + n)},*{chr(97 + n)},*{chr(97 + n)},*{chr(97 + n)}]\n" for n in range(9)), "more than"),

@@ -51,7 +51,8 @@ transforms:
   windows:
     use: window
     from: private
-    size: 1h
+    window: {{size: 1h}}
+    emit: on_final
     min_time: "{min_time}"
     aggregations: {{{field}: [mean, min, max, count, std]}}
 sinks:

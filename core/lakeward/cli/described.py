@@ -65,7 +65,7 @@ def _default_words(default: Any) -> str:
     if isinstance(default, SecretReference):
         return str(default)
     if isinstance(default, timedelta):
-        return f"{default.total_seconds():g}s"
+        return f"{default.total_seconds():.15g}s"
     if isinstance(default, bool) or default is None:
         return {True: "true", False: "false", None: "none"}[default]
     if attrs.has(type(default)):

@@ -94,7 +94,7 @@ class Types:
 def written(value: Any) -> Any:
     """A value as it is written in YAML."""
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}s"
+        return f"{value.total_seconds():.15g}s"
     if isinstance(value, (Path, SecretReference)):
         return str(value)
     if attrs.has(type(value)):

@@ -20,7 +20,7 @@ def lakeward_components() -> list[Component]:
             "Check readings against physical limits.",
         ),
         Component("transform", "gps_fuzz", f"{at}.gps_fuzz:GpsFuzz", "Hide exact positions behind keyed, sticky noise."),
-        Component("transform", "emergency", f"{at}.emergency:Emergency", "Raise alerts on keywords and thresholds."),
+        Component("transform", "emergency", f"{at}.emergency:Emergency", "Raise alerts on keywords, limits, fast changes and silence."),
         Component("transform", "window", f"{at}.window:Window", "Aggregate fields over windows of event time."),
         Component("transform", "schematize", f"{at}.schematize:Schematize", "Enforce a declared schema."),
         Component("transform", "filter", f"{at}.filter:Filter", "Keep the rows that meet named rules; count the rest."),

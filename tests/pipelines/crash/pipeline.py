@@ -26,8 +26,10 @@ transforms:
   windows:
     use: window
     from: source
-    size: WINDOWs
-    max_out_of_orderness: 5s
+    window: {size: WINDOWs}
+    max_out_of_orderness_s: 5
+    allowed_lateness_s: 0
+    emit: on_final
     aggregations: {temperature: [sum, count]}
 sinks:
 SINKS

@@ -30,8 +30,10 @@ transforms:
   windows:
     use: window
     from: source
-    size: 10s
-    max_out_of_orderness: 0s
+    window: {size: 10s}
+    max_out_of_orderness_s: 0
+    allowed_lateness_s: 0
+    emit: on_final
     aggregations: {value: [sum, count]}
 sinks:
   raw: {use: parquet, from: source, path: lake/raw}
