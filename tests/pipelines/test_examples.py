@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -117,3 +118,4 @@ def test_the_demo_accounts_for_every_row_and_runs_again(tmp_path: Path) -> None:
         ran = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=120, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "Every row is accounted for." in ran.stdout
+        assert re.search(r"still exact +0\b", ran.stdout), ran.stdout
