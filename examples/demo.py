@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 from deltalake import DeltaTable
+from pyproj import Geod
 
 from lakeward.cli.table import table
 
@@ -26,6 +27,21 @@ DEMO = Path("demo").absolute()
 SENSOR, LAKE, STATE = DEMO / "sensor_data.db", DEMO / "lake", DEMO / "state"
 LAKEWARD = [sys.executable, "-m", "lakeward"]
 PIPELINE = [str(HERE / "environmental.yaml"), "--state-dir", str(STATE), "--set", "transforms.windows.window.size=5s"]
+TABLES = [
+    (
+        ("anomalies by rule", "rows"),
+        "SELECT reason.rule_id, count(*) FROM (SELECT unnest(qc_reasons) AS reason FROM anomalies) GROUP BY ALL ORDER BY 2 DESC",
+    ),
+    (
+        ("alerts", "severity", "raised", "worst value"),
+        "SELECT alert_type, severity, count(*), max(value) FROM alerts WHERE event = 'RAISE' GROUP BY ALL ORDER BY ALL",
+    ),
+    (
+        ("windows of 5 s", "start", "rows", "mean temperature"),
+        "SELECT sensor_id, strftime(window_start AT TIME ZONE 'UTC', '%H:%M:%S'), record_count, round(avg_temperature, 2)"
+        f" FROM '{LAKE}/windows/*.parquet' ORDER BY window_start DESC, sensor_id LIMIT 5",
+    ),
+]
 SECONDS, RATE = int(os.environ.get("DEMO_SECONDS", "20")), 500
 
 
@@ -92,11 +108,12 @@ def show(report: dict[str, Any], ports: dict[str, str]) -> None:
     sinks = [(ports[name], name, *(sink[column] for column in columns), files[name]) for name, sink in report["sinks"].items()]
     print(table(("rows of port", "to sink", *columns, "files written"), sinks), "\n")
 
-    query = "SELECT reason.rule_id, count(*) FROM (SELECT unnest(qc_reasons) AS reason FROM anomalies) GROUP BY ALL ORDER BY 2 DESC"
     with duckdb.connect() as connection:
-        connection.register("anomalies", DeltaTable(str(LAKE / "anomalies")).to_pyarrow_table())
-        by_rule = connection.sql(query).fetchall()
-    print(table(("anomalies by rule", "rows"), by_rule), "\n")
+        for name in ("anomalies", "readings", "alerts"):
+            connection.register(name, DeltaTable(str(LAKE / name)).to_pyarrow_table())
+        for head, query in TABLES:
+            print(table(head, connection.sql(query).fetchall()), "\n")
+        metres = moved(connection)
 
     rows = report["rows"]
     facts = [
@@ -107,6 +124,9 @@ def show(report: dict[str, Any], ports: dict[str, str]) -> None:
         ("  dead letters", rows["dead"]),
         ("windows", report["sinks"]["windows_table"]["delivered"]),
         ("alerts raised and cleared", report["sinks"]["alerts_table"]["delivered"]),
+        ("positions hidden", len(metres)),
+        ("  metres away, on average", f"{metres.mean():.1f}"),
+        ("  still exact", int((metres == 0).sum())),
     ]
     print(table(("in all", "rows"), facts), "\n")
     print(f"{rows['read']:,} read = {rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters")
@@ -120,6 +140,14 @@ def show(report: dict[str, Any], ports: dict[str, str]) -> None:
     print(f"  .venv-demo/bin/lakeward status --state-dir {STATE.relative_to(Path.cwd())}")
     print("  .venv-demo/bin/lakeward plugins show window")
     print("  less examples/environmental.yaml")
+
+
+def moved(connection: duckdb.DuckDBPyConnection) -> Any:
+    """How many metres the position of each reading is from the true one, which only the raw rows have."""
+    columns = "raw.longitude AS lon, raw.latitude AS lat, readings.longitude AS hidden_lon, readings.latitude AS hidden_lat"
+    raw = f"read_parquet('{LAKE}/raw/*.parquet') AS raw"
+    found = connection.sql(f"SELECT {columns} FROM readings JOIN {raw} ON id = reading_id WHERE lat IS NOT NULL").fetchnumpy()
+    return Geod(ellps="WGS84").inv(found["lon"], found["lat"], found["hidden_lon"], found["hidden_lat"])[2]
 
 
 def folders(report: dict[str, Any]) -> dict[str, str]:

@@ -26,6 +26,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND, DAY = timedelta(microseconds=1), timedelta(days=1)
 
 
+def plain(column: Any) -> Any:
+    """The column without its dictionary."""
+    return column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+
+
 def plain_types(schema: pa.Schema) -> dict[str, pa.DataType]:
     """The type of each column, without its dictionary."""
     return {one.name: one.type.value_type if isinstance(one.type, pa.DictionaryType) else one.type for one in schema}
@@ -79,7 +84,7 @@ class Plausible:
     @classmethod
     def between(cls, min_time: str, max_time: str, max_future_s: timedelta = DAY) -> Plausible:
         """From the options of these names; rows at `max_time` are out."""
-        low, high = _moment("min_time", min_time), _moment("max_time", max_time)
+        low, high = moment("min_time", min_time), moment("max_time", max_time)
         if low >= high:
             raise OptionError("min_time", f"expected a time before max_time, {max_time}")
         return cls(low, high, max_future_s // MICROSECOND, f"{min_time} to {max_time}")
@@ -92,25 +97,37 @@ class Plausible:
         micros = (now - EPOCH) // MICROSECOND
         return evolve(self, now=micros if micros >= self.low else None)
 
-    def part(self, batch: pa.RecordBatch, micros: Array, time_field: str) -> tuple[Array, Mapping[str, pa.RecordBatch]]:
-        """Which rows have a usable time, and the others for the port `rejected`: `time_parse`, or `time_range`."""
+    def usable(self, micros: Array) -> Array:
+        """Which times can be meant; NEVER cannot."""
         usable = (micros >= self.low) & (micros < self.high)
         if self.now is not None and self.now + self.future < self.high:
             usable &= micros <= self.now + self.future
+        return np.asarray(usable)
+
+    def faults(self, micros: Array) -> Array:
+        """What is wrong with times that are not usable: places in `fault_words`."""
+        return np.select([micros == NEVER, (micros < self.low) | (micros >= self.high)], [0, 1], 2)
+
+    @property
+    def fault_words(self) -> tuple[str, str, str]:
+        """How sentences about a time end."""
+        future = f"is more than {self.future / 1e6:,.15g} s after the time at which the row was read"
+        return "is missing, or no time", f"is not in {self.words}", future
+
+    def part(self, batch: pa.RecordBatch, micros: Array, time_field: str) -> tuple[Array, Mapping[str, pa.RecordBatch]]:
+        """Which rows have a usable time, and the others for the port `rejected`: `time_parse`, or `time_range`."""
+        usable = self.usable(micros)
         if usable.all():
             return usable, {}
-        why = np.select([micros == NEVER, (micros < self.low) | (micros >= self.high)], [0, 1], 2)[~usable]
-        details = [
-            f"{time_field} is missing, or no time",
-            f"{time_field} is not in {self.words}",
-            f"{time_field} is more than {self.future / 1e6:,.15g} s after the time at which the row was read",
-        ]
-        reasons = pa.array(["time_parse", "time_range", "time_range"]).take(pa.array(why))
-        return usable, {"rejected": rejected(batch.filter(pa.array(~usable)), reasons, pa.array(details).take(pa.array(why)))}
+        why: Any = pa.array(self.faults(micros[~usable]))
+        details = pa.array([f"{time_field} {words}" for words in self.fault_words]).take(why)
+        reasons = pa.array(["time_parse", "time_range", "time_range"]).take(why)
+        return usable, {"rejected": rejected(batch.filter(pa.array(~usable)), reasons, details)}
 
 
-def _moment(name: str, text: str) -> int:
-    moment = to_utc(pa.array([text]))[0].cast(pa.int64())[0].as_py()
-    if moment is None:
-        raise OptionError(name, f"expected a time such as 2000-01-01, got {text!r}")
-    return int(moment)
+def moment(option: str, text: str) -> int:
+    """The microseconds since 1970 of a time that an option says. Raises `OptionError` for text that is none."""
+    found = to_utc(pa.array([text]))[0].cast(pa.int64())[0].as_py()
+    if found is None:
+        raise OptionError(option, f"expected a time such as 2000-01-01 or 2026-01-31T08:00Z, got {text!r}")
+    return int(found)

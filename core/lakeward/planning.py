@@ -110,13 +110,10 @@ class _Planner:
         return secret
 
     def _links(self, graph: Graph, transforms: Mapping[str, type | None]) -> dict[str, list[Link]]:
-        links: dict[str, list[Link]] = {}
-        above = "source"
-        for name, node in graph.transforms.items():
+        links, above = dict[str, list[Link]](), "source"
+        for name, node in {**graph.transforms, **graph.sinks}.items():
             links[name] = self._inputs(node, above, transforms)
-            above = name
-        for name, node in graph.sinks.items():
-            links[name] = self._inputs(node, above, transforms)
+            above = name if name in graph.transforms else above
         return links
 
     def _inputs(self, node: Node, above: str, transforms: Mapping[str, type | None]) -> list[Link]:
@@ -126,10 +123,9 @@ class _Planner:
             if name != "source" and name not in transforms:
                 self._wrong(node, ("from",), f"nothing named {name!r}" + suggestion(name, ["source", *transforms]))
                 continue
-            cls = transforms.get(name)
-            ports: Sequence[str] = getattr(cls, "ports", ()) if cls else (MAIN,)
-            if name != "source" and cls is None:
+            if name != "source" and transforms[name] is None:
                 continue  # its own mistake is reported already
+            ports: Sequence[str] = getattr(transforms.get(name), "ports", (MAIN,))
             if not dot and MAIN not in ports:
                 wanted = " or ".join(f"{name}.{each}" for each in ports)
                 self._wrong(node, ("from",), f"{name!r} has several ports: write `from: {wanted}`", at_key=not node.inputs)

@@ -40,7 +40,7 @@ def to_utc(column: pa.Array[Any], *, naive_timezone: str = "UTC", unit: Unit = "
     read no time without a zone. `unit` is that of numbers; `auto` tells it by the size of each, for the years 2000 to 2100.
     Raises `TypeError` when the type of the column holds no times, and `OptionError` when there is no such timezone.
     """
-    _check(naive_timezone)
+    check_timezone(naive_timezone)
     if isinstance(column, pa.DictionaryArray):
         times = to_utc(column.dictionary, naive_timezone=naive_timezone, unit=unit)[0].take(column.indices)
         missing = pc.is_null(column.cast(column.type.value_type))
@@ -49,7 +49,8 @@ def to_utc(column: pa.Array[Any], *, naive_timezone: str = "UTC", unit: Unit = "
     return times, pc.or_(missing, pc.is_valid(times))
 
 
-def _check(zone: str) -> None:
+def check_timezone(zone: str) -> None:
+    """Raises `OptionError` for the option `naive_timezone` when there is no such timezone."""
     try:
         if zone != "reject":
             pc.assume_timezone(pa.array([0], NAIVE), zone)

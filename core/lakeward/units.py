@@ -262,6 +262,8 @@ def _of_pint(name: str) -> Unit | None:
     """What pint makes of one name; a unit without a linear scale, such as dB, can become itself only."""
     from pint.errors import PintError
 
+    if not name.replace("°", "").isidentifier():  # pint takes text for a formula, and fails in its own ways on what is none
+        return None
     registry = _registry()
     try:
         unit = registry.parse_units(name)

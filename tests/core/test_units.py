@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pint
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lakeward.units import UNITS, conversion
@@ -139,6 +139,8 @@ def test_what_cannot_be_is_said_with_both_units(given_unit: str, wanted: str, me
         conversion(given_unit, wanted)
 
 
+@example("¼")
+@example("m¼")
 @given(st.one_of(st.text(max_size=70), st.text("mskPagbar[]{}/.*^-+ 0123µ%'()_", max_size=12)))
 def test_any_text_is_a_unit_or_a_value_error(text: str) -> None:
     try:

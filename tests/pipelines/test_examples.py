@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import polars
@@ -37,7 +39,8 @@ def run(folder: Path, name: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {"environmental.yaml", "backfill.yaml", "alerts.yaml", "s3.yaml"}
+    tested = {"environmental", "older_options", "backfill", "alerts", "s3"}
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == tested
 
 
 def test_environmental_takes_every_row_to_one_table(folder: Path) -> None:
@@ -55,6 +58,29 @@ def test_environmental_takes_every_row_to_one_table(folder: Path) -> None:
     assert windows == [(len(readings),)]
     alerts = polars.read_delta(str(folder / "lake" / "alerts"))
     assert {"RAISE", "CLEAR"} <= set(alerts["event"].to_list())
+
+
+def test_older_options_are_taken_as_they_were(folder: Path) -> None:
+    def stored(query: str) -> list[Any]:
+        return duckdb.sql(query.replace("LAKE", f"{folder}/lake")).fetchall()
+
+    report = json.loads(run(folder, "older_options.yaml"))
+    assert report["rows"] == {"read": 3000, "delivered": 3000, "filtered": 0, "dead": 0}
+    database = sqlite3.connect(folder / "sensor.db")
+    good, anomalies = (database.execute(f"SELECT count(*) FROM sensor_readings WHERE anomaly_flag = {flag}").fetchone() for flag in (0, 1))
+    exact = database.execute("SELECT DISTINCT latitude, longitude FROM sensor_readings WHERE latitude IS NOT NULL").fetchall()
+    database.close()
+    assert stored("SELECT count(*) FROM 'LAKE/anomalies/*.parquet'") == [anomalies]
+    assert stored("SELECT count(*), count(location) FROM 'LAKE/readings/*.parquet'") == [(*good, 0)]
+    moved = stored("SELECT DISTINCT latitude, longitude FROM 'LAKE/readings/*.parquet'")
+    assert len(moved) == 3
+    assert not {*moved} & {*exact}
+    assert stored("SELECT sum(record_count) FROM 'LAKE/windows/*.parquet'") == [good]
+    assert stored("SELECT sum(count_readings) FROM 'LAKE/hours/*.parquet'") == [good]
+    means = dict(stored("SELECT sensor_id, avg(temperature) FROM 'LAKE/readings/*.parquet' GROUP BY ALL"))
+    assert dict(stored("SELECT sensor_id, avg_temperature FROM 'LAKE/hours/*.parquet'")) == pytest.approx(means)
+    alerts = stored("SELECT DISTINCT alert_type, value > \"limit\" FROM 'LAKE/alerts/*.parquet' WHERE event = 'RAISE' ORDER BY ALL")
+    assert alerts == [("pressure_high", True), ("temperature_high", True)]
 
 
 def test_backfill_loads_files_once(folder: Path) -> None:
@@ -92,3 +118,4 @@ def test_the_demo_accounts_for_every_row_and_runs_again(tmp_path: Path) -> None:
         ran = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True, timeout=120, check=False)
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "Every row is accounted for." in ran.stdout
+        assert re.search(r"still exact +0\b", ran.stdout), ran.stdout

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from attrs import define, field, frozen
 
 from lakeward import ROW, OptionError, filtered, option
+from lakeward.grouping import plain
 from lakeward.timestamps import to_utc
 
 Value = bool | int | float | str
@@ -71,7 +72,7 @@ class Filter:
         if rule.column not in batch.schema.names:
             raise OptionError(rule.path, f"no column {rule.column!r}; columns are {', '.join(batch.schema.names)}")
         column = batch.column(rule.column)
-        column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+        column = plain(column)
         null = np.asarray(pc.is_null(column, nan_is_null=True))
         if not rule.operator:
             return ~null

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from attrs import define, field, frozen
 
 from lakeward import ROW, OptionError, option, rejected
+from lakeward.grouping import plain
 from lakeward.timestamps import to_utc
 
 log = logging.getLogger("lakeward.schematize")
@@ -190,7 +191,7 @@ TYPES: dict[str, pa.DataType] = {
 
 def _cast(column: Any, kind: Any, zone: str) -> tuple[Any, Mask]:
     """The values, NULL where one does not fit, and where they are good. Raises TypeError when no value of the column could fit."""
-    column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    column = plain(column)
     source = column.type
     if source == kind:
         return column, np.ones(len(column), np.bool_)
@@ -250,7 +251,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _complaints(name: str, column: Any, kind: str) -> Any:
     shown: Any
-    column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    column = plain(column)
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         shown = pa.array([repr(value.as_py()[:20]) if value.is_valid else None for value in column], pa.string())
     else:

@@ -20,8 +20,8 @@ import pyarrow as pa
 from attrs import define, field
 
 from lakeward import END_OF_INPUT, ROW, OptionError, option
-from lakeward.grouping import KEY_TYPES, LETTERS, NEVER, Array, Plausible, event_times, group_codes, plain_types
-from lakeward.timestamps import Unit, to_utc
+from lakeward.grouping import KEY_TYPES, LETTERS, NEVER, Array, Plausible, event_times, group_codes, plain, plain_types
+from lakeward.timestamps import Unit, check_timezone
 from lakeward_plugins.transforms.emergency import options as o
 from lakeward_plugins.transforms.emergency.alerts import OWN, Paper
 from lakeward_plugins.transforms.emergency.evidence import Given
@@ -82,7 +82,7 @@ class Emergency:
     min_time: str = option("2000-01-01", help="Rows before this time are rejected when there are rules.")
     max_time: str = option("2100-01-01", help="Rows at or after this time are rejected when there are rules.")
     max_future_s: timedelta = option(
-        timedelta(days=1), help="Rows this far after the time of reading are rejected too.", unit="s", minimum=0
+        timedelta(days=1), help="Rows more than this after the time of reading are rejected too.", unit="s", minimum=0
     )
 
     _span: Plausible = field(init=False)
@@ -94,7 +94,7 @@ class Emergency:
     def __attrs_post_init__(self) -> None:
         if not self.trigger_keywords and not self.severity_thresholds and not self.rules:
             raise OptionError("", "there is nothing to look for; give trigger_keywords, severity_thresholds, rules, or several of these")
-        to_utc(pa.array([], pa.string()), naive_timezone=self.naive_timezone)  # says so when there is no such zone
+        check_timezone(self.naive_timezone)
         self._span = Plausible.between(self.min_time, self.max_time, self.max_future_s)
         self._words = Keywords.of(self.trigger_keywords, self.keyword_match, self.keyword_severity, self.default_severity)
         if self.reset_field and not self.latch:
@@ -156,9 +156,7 @@ class Emergency:
     def _resets(self, batch: pa.RecordBatch) -> Array:
         if not self.reset_field:
             return np.zeros(0, np.bool_)
-        column: Any = batch.column(self.reset_field)
-        column = column.cast(column.type.value_type) if isinstance(column, pa.DictionaryArray) else column
-        return np.array(column.cast(pa.bool_()).fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
+        return np.array(plain(batch.column(self.reset_field)).cast(pa.bool_()).fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
 
     def _layout(self, schema: pa.Schema) -> tuple[Paper, list[str]]:
         """How alerts are written, and the columns to look for keywords in; checked once for each schema."""
@@ -195,7 +193,7 @@ class Emergency:
         return usable.get(path, ("numbers", NUMBERS)) if path != "time_field" else ("", ())
 
     def _fields(self, kinds: Mapping[str, pa.DataType]) -> list[str]:
-        """Columns of text. Those of the clients' old configurations are in some tables only, so a missing one is told, and no mistake."""
+        """Columns of text. Those of older configurations are in some tables only, so a missing one is told, and no mistake."""
         asked, text = self.keyword_fields or KEYWORD_FIELDS, (*LETTERS, pa.types.is_null)
         for index, name in enumerate(self.keyword_fields):
             if name in kinds and not any(suits(kinds[name]) for suits in text):

@@ -6,14 +6,14 @@ NULL, NaN and infinity say nothing, nor does a reading whose flag in the column 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import frozen
 
-from lakeward.grouping import NEVER, Array, starts
+from lakeward.grouping import NEVER, Array, plain, starts
 from lakeward_plugins.transforms.emergency.machine import Machine, Readings
 from lakeward_plugins.transforms.emergency.memory import BACK, BETWEEN, BEYOND, QUIET
 from lakeward_plugins.transforms.emergency.sensors import Arrivals, Sensors, last_places
@@ -127,7 +127,7 @@ class Equal:
 
     def judge(self, given: Given, records: Array) -> tuple[Array, int]:
         """Any other value is clear; there is nothing between."""
-        column = _plain(given.batch.column(self.field))
+        column = plain(given.batch.column(self.field))
         if not isinstance(self.value, str) and not pa.types.is_boolean(column.type):
             values, silent = numbers_of(given, self.field)
             same = values == float(self.value)
@@ -142,22 +142,18 @@ class Equal:
 
 def numbers_of(given: Given, name: str) -> tuple[Array, int]:
     """The readings of a column for the rows in time, NaN for those that say nothing; and how many those are."""
-    values = _plain(given.batch.column(name)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    values = plain(given.batch.column(name)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     values = _flagged(given, name, values)[given.rows.places]
     finite = np.isfinite(values)
     silent = len(values) - int(np.count_nonzero(finite))
     return (np.where(finite, values, np.nan) if silent else values), silent
 
 
-def _plain(column: Any) -> Any:
-    return column.cast(column.type.value_type) if isinstance(column, pa.DictionaryArray) else column
-
-
 def _flagged(given: Given, name: str, values: Array) -> Array:
     flags = f"qc_{name}"
     if not given.exclude_flags or flags not in given.batch.schema.names:
         return values
-    bad = pc.is_in(_plain(given.batch.column(flags)).cast(pa.int64()), value_set=pa.array(given.exclude_flags, pa.int64()))
+    bad = pc.is_in(plain(given.batch.column(flags)).cast(pa.int64()), value_set=pa.array(given.exclude_flags, pa.int64()))
     return np.where(bad.to_numpy(zero_copy_only=False), np.nan, values)
 
 

@@ -8,12 +8,10 @@ from datetime import timedelta
 from fractions import Fraction
 
 import numpy as np
-import pyarrow as pa
 from attrs import frozen
 
 from lakeward import OptionError
-from lakeward.grouping import Array
-from lakeward.timestamps import to_utc
+from lakeward.grouping import MICROSECOND, Array, moment
 from lakeward.units import Conversion, conversion
 from lakeward_plugins.transforms.emergency.alarm import Alarm
 from lakeward_plugins.transforms.emergency.alerts import Look
@@ -156,7 +154,7 @@ def shelves(given: Sequence[Shelf], longest: timedelta, known: Sequence[str]) ->
     """Rules, and from when to when they are shelved."""
     found = []
     for index, shelf in enumerate(given):
-        since, until = _moment(f"shelve[{index}].since", shelf.since), _moment(f"shelve[{index}].until", shelf.until)
+        since, until = moment(f"shelve[{index}].since", shelf.since), moment(f"shelve[{index}].until", shelf.until)
         if shelf.rule not in known:
             raise OptionError(f"shelve[{index}].rule", f"no rule {shelf.rule!r}; there are {', '.join(known)}")
         if not since < until:
@@ -171,14 +169,7 @@ def shelves(given: Sequence[Shelf], longest: timedelta, known: Sequence[str]) ->
 
 def micros(duration: timedelta) -> int:
     """Microseconds."""
-    return duration // timedelta(microseconds=1)
-
-
-def _moment(path: str, text: str) -> int:
-    found = to_utc(pa.array([text]))[0].cast(pa.int64())[0].as_py()
-    if found is None:
-        raise OptionError(path, f"expected a time such as 2026-01-31T08:00Z, got {text!r}")
-    return int(found)
+    return duration // MICROSECOND
 
 
 def marked_shelved(name: str, events: Array, shelved: Sequence[tuple[str, int, int]]) -> Array:

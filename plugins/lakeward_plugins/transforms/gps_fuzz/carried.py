@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakeward_plugins.transforms.gps_fuzz.cells import Floats
-from lakeward_plugins.transforms.gps_fuzz.positions import plain
+from lakeward_plugins.transforms.gps_fuzz.positions import with_large_text
 
 NEAR = 5e-5  # degrees: the same to four decimals, some five metres
 NUMBER = re.compile(r"\d{1,3}\.\d+")
@@ -21,7 +21,7 @@ SCALES = (1e4, 1e5, 1e6, 1e7)  # whole numbers often count millionths of a degre
 
 def rows_that_tell(column: pa.Array[Any], lat: Floats, lon: Floats) -> int:
     """In how many rows a column has the row's own latitude or longitude, to four decimals."""
-    column = plain(column)
+    column = with_large_text(column)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
         values = np.asarray(column.cast(pa.float64(), safe=False).fill_null(np.nan))
         tells = np.zeros(len(values), np.bool_)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from attrs import frozen
 
 from lakeward import ROW, OptionError
+from lakeward.grouping import plain
 from lakeward_plugins.transforms.gps_fuzz.cells import Floats, Ints
 
 Bools = npt.NDArray[np.bool_]
@@ -61,7 +62,7 @@ def _causes(lat: Floats, no_lat: Bools, lon: Floats, no_lon: Bools) -> Ints:
 
 def _degrees(batch: pa.RecordBatch, which: str, name: str) -> tuple[Floats, Bools]:
     """Degrees, NaN where they cannot be read; and where there is nothing to read."""
-    column = plain(batch.column(name))
+    column = with_large_text(batch.column(name))
     kind, empty = column.type, column.is_null()
     if pa.types.is_large_string(kind):
         text = pc.ascii_trim_whitespace(column)
@@ -77,7 +78,7 @@ def _degrees(batch: pa.RecordBatch, which: str, name: str) -> tuple[Floats, Bool
 
 def devices(column: pa.Array[Any]) -> tuple[Any, Ints]:
     """The distinct devices as bytes of their text, and the number of each row's among them. NULL is a device, too."""
-    column = plain(column)
+    column = with_large_text(column)
     if pa.types.is_large_string(column.type):
         column = column.cast(pa.large_binary())  # text from SQLite need not be UTF-8
     found = column.dictionary_encode(null_encoding="encode")
@@ -91,9 +92,9 @@ def devices(column: pa.Array[Any]) -> tuple[Any, Ints]:
     return names.fill_null(b""), np.asarray(found.indices).astype(np.int64)
 
 
-def plain(column: Any) -> Any:
+def with_large_text(column: Any) -> Any:
     """Without a dictionary, and with one type for all text."""
-    column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    column = plain(column)
     return column.cast(pa.large_string()) if pa.types.is_string(column.type) else column
 
 

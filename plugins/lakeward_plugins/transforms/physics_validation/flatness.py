@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from attrs import frozen
 
-from lakeward.grouping import NEVER, Array, starts
+from lakeward.grouping import MICROSECOND, NEVER, Array, starts
 from lakeward_plugins.transforms.physics_validation.flags import FAIL, SUSPECT, Phrase, Verdict, in_unit, number
-from lakeward_plugins.transforms.physics_validation.rule import US, Rule
+from lakeward_plugins.transforms.physics_validation.rule import Rule
 from lakeward_plugins.transforms.physics_validation.sample import Memory, Sample, Series, series_of
 from lakeward_plugins.transforms.physics_validation.windows import Deviations, Extremes, first_later, spread
 
@@ -93,7 +93,7 @@ def judge_attenuated(rule: Rule, sample: Sample, memory: Memory) -> tuple[Verdic
     evaluated.
     """
     assert rule.period is not None  # noqa: S101  # for mypy; the rule saw to it
-    series, period = series_of(sample), rule.period // US
+    series, period = series_of(sample), rule.period // MICROSECOND
     values = sample.numbers(rule.field, rule)[series.rows]
     line = Line.of(memory, series, np.ones(len(values), np.bool_), values)
     begins = np.maximum.accumulate(np.where(starts(line.keys), np.arange(len(line.keys)), 0))
@@ -122,7 +122,7 @@ def _enough(rule: Rule, line: Line, first: Array, here: Array) -> Array:
     enough = np.full(len(here), True) if rule.measure == "std" else count == steps + 1
     if rule.min_period is not None:
         pace = _pace(line.times, here, steps)
-        enough &= (pace > 0) & (count >= rule.min_period // US // np.maximum(pace, 1))
+        enough &= (pace > 0) & (count >= rule.min_period // MICROSECOND // np.maximum(pace, 1))
     return enough
 
 
@@ -150,7 +150,7 @@ def _too_small(rule: Rule, sample: Sample, found: Array, evaluated: Array) -> Ve
     for limit, rank in ((rule.threshold("fail"), FAIL), (rule.threshold("suspect"), SUSPECT)):
         if limit is not None:
             which[(which < 0) & (found < limit) & evaluated] = len(phrases)
-            words = f" in {_duration(rule.period // US)}, less than {number(limit)}{in_unit(unit)}"
+            words = f" in {_duration(rule.period // MICROSECOND)}, less than {number(limit)}{in_unit(unit)}"
             phrases.append(Phrase(rank, f"{column} has a {name} of ", words, limit))
     rows = np.flatnonzero(which >= 0)
     return Verdict(rule.id, (column,), unit, tuple(phrases), rows, which[rows], found[rows], evaluated=evaluated)
@@ -162,7 +162,7 @@ def _runs(rule: Rule, line: Line) -> Array:
     with np.errstate(over="ignore"):  # of absurd values
         anew[1:] |= ~(np.abs(np.diff(line.values)) <= (rule.tolerance or 0.0))
     if rule.max_gap is not None:
-        anew[1:] |= (line.places[1:] >= 0) & (line.times[1:] - line.seen[:-1] > rule.max_gap // US)
+        anew[1:] |= (line.places[1:] >= 0) & (line.times[1:] - line.seen[:-1] > rule.max_gap // MICROSECOND)
     return np.asarray(np.maximum.accumulate(np.where(anew, np.arange(len(anew)), 0)))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakeward.grouping import NEVER, Array
+from lakeward.grouping import NEVER, Array, plain
 from lakeward_plugins.transforms.physics_validation.fields import AS_IT_IS
 from lakeward_plugins.transforms.physics_validation.flags import FAIL, SUSPECT, Phrase, Verdict, in_unit, number
 from lakeward_plugins.transforms.physics_validation.readings import equal
@@ -126,7 +126,7 @@ def _places(name: str, known: list[Any], sample: Sample) -> Array:
         values = PARTS[name](times)
     else:
         column = sample.readings.rows.column(name)
-        values = (column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column).cast(pa.string())
+        values = plain(column).cast(pa.string())
     found: Any = pc.index_in(values, pa.array(known, values.type))
     return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64))
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from attrs import define, field
 
-from lakeward.grouping import Array
+from lakeward.grouping import Array, plain
 from lakeward.units import Conversion
 
 Value = bool | int | float | str
@@ -66,7 +66,7 @@ def equal(values: Any, value: Value) -> Array:
 
 
 def _read(column: Any) -> tuple[Any, Array]:
-    column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
+    column = plain(column)
     missing = np.asarray(column.is_null())
     if is_text(column.type):
         return column.cast(TEXT), missing

@@ -11,6 +11,7 @@ import attrs
 from attrs import frozen
 
 from lakeward import OptionError, option
+from lakeward.grouping import MICROSECOND
 from lakeward_plugins.transforms.physics_validation.expression import Expression, parse
 from lakeward_plugins.transforms.physics_validation.readings import Value
 from lakeward_plugins.transforms.physics_validation.tables import Climatology, Curve, read_climatology, read_curve
@@ -31,7 +32,6 @@ TAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # what it must ha
 }
 TEMPORAL = ("rate", "spike", "flatline", "attenuated")
 """Kinds that look at the rows of a key one after another."""
-US = timedelta(microseconds=1)
 
 
 def _relation(rule: Rule) -> Expression | None:
@@ -119,7 +119,7 @@ class Rule:
     def threshold(self, name: str) -> float | None:
         """`fail` or `suspect` as one number; of a duration its microseconds."""
         limit = getattr(self, name)
-        return limit // US if isinstance(limit, timedelta) else limit
+        return limit // MICROSECOND if isinstance(limit, timedelta) else limit
 
 
 def _parsed(rule: Rule, name: str) -> Expression | None:

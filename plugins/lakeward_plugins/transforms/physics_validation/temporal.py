@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lakeward.grouping import NEVER, Array
+from lakeward.grouping import MICROSECOND, NEVER, Array
 from lakeward_plugins.transforms.physics_validation.fields import per_second
 from lakeward_plugins.transforms.physics_validation.flags import FAIL, SUSPECT, Phrase, Verdict, in_unit, number
-from lakeward_plugins.transforms.physics_validation.rule import US, Rule
+from lakeward_plugins.transforms.physics_validation.rule import Rule
 from lakeward_plugins.transforms.physics_validation.sample import Memory, Sample, Series, series_of
 
 
@@ -23,7 +23,7 @@ def judge_rate(rule: Rule, sample: Sample, memory: Memory) -> tuple[Verdict, Mem
     gap = series.times - times
     comparable = good & ~np.isnan(before) & (gap > 0)
     if rule.max_gap is not None:
-        comparable &= gap <= rule.max_gap // US
+        comparable &= gap <= rule.max_gap // MICROSECOND
     rates = np.full(len(values), np.nan)
     with np.errstate(over="ignore"):  # of absurd values
         rates[comparable] = np.abs(values[comparable] - before[comparable]) / (gap[comparable] / (1e6 * per_second(rule)))
@@ -45,7 +45,7 @@ def judge_spike(rule: Rule, sample: Sample, memory: Memory) -> tuple[Verdict, Me
     after = np.where(follows, np.append(values[1:], np.nan)[: len(values)], np.nan)
     if rule.max_gap is not None:
         later = np.append(series.times[1:], NEVER)[: len(values)]
-        near = (series.times - earlier <= rule.max_gap // US) & (later - series.times <= rule.max_gap // US)
+        near = (series.times - earlier <= rule.max_gap // MICROSECOND) & (later - series.times <= rule.max_gap // MICROSECOND)
         before = np.where(near, before, np.nan)
     with np.errstate(over="ignore", invalid="ignore"):
         if rule.method == "average":

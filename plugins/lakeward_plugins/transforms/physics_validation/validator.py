@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from lakeward import END_OF_INPUT, OptionError, option
 from lakeward.grouping import DAY, NEVER, Array, Plausible, event_times
-from lakeward.timestamps import Unit, to_utc
+from lakeward.timestamps import Unit, check_timezone
 from lakeward_plugins.transforms.physics_validation.fields import Fields
 from lakeward_plugins.transforms.physics_validation.flags import (
     FAIL,
@@ -89,10 +89,10 @@ class PhysicsValidation:
     key: list[str] = option(factory=lambda: ["sensor_id"], help="Columns whose values together say which sensor it is.")
     time_field: str = option("timestamp", help="Column with the time of the event.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
-    time_unit: Unit = option("auto", help="Unit of times that are numbers; auto tells it by their size.")
+    time_unit: Unit = option("auto", help="Unit of times that are numbers; `auto` tells it by their size.")
     min_time: str = option("2000-01-01", help="Rows before this time fail.")
     max_time: str = option("2100-01-01", help="Rows at or after this time fail.")
-    max_future_s: timedelta = option(DAY, help="Rows further in the future fail.", minimum=0)
+    max_future_s: timedelta = option(DAY, help="Rows more than this after the time of reading fail.", unit="s", minimum=0)
     max_keys: int = option(100_000, help="The run stops when rules over time have met more keys.", minimum=1)
     max_remembered: int = option(1_000_000, help="The run stops when flatline and attenuated remember more readings.", minimum=1)
 
@@ -108,7 +108,7 @@ class PhysicsValidation:
         self._plan.join(PROFILES[self.profile]())
         self._past = Past(self.key, self.max_keys, self.max_remembered)
         self._span = Plausible.between(self.min_time, self.max_time, self.max_future_s)
-        to_utc(pa.array([], pa.string()), naive_timezone=self.naive_timezone)  # says so when there is no such zone
+        check_timezone(self.naive_timezone)
 
     @property
     def held(self) -> pa.RecordBatch | None:
@@ -171,7 +171,7 @@ class PhysicsValidation:
 
         A missing time says nothing against the row. Without a rule that needs times, a column that holds none is passed over.
         """
-        micros, found = np.full(rows.num_rows, NEVER), np.full(rows.num_rows, -1)
+        micros, wrong = np.full(rows.num_rows, NEVER), np.zeros(0, np.int64)
         if self.time_field in rows.schema.names:
             column = rows.column(self.time_field)
             try:
@@ -180,15 +180,11 @@ class PhysicsValidation:
                 if needed:
                     raise
                 column = pa.nulls(rows.num_rows)
-            late = micros > self._span.now + self._span.future if self._span.now is not None else np.zeros(len(micros), np.bool_)
-            out = (micros < self._span.low) | (micros >= self._span.high)
-            found = np.select([micros == NEVER, out, late], [0, 1, 2], -1)
-            found[np.asarray(column.is_null())] = -1
-            micros = np.where(out | late, NEVER, micros)
-        words = ["is no time", f"is not in {self._span.words}", f"is more than {self._span.future / 1e6:,.15g} s after it was read"]
-        phrases = tuple(Phrase(FAIL, f"{self.time_field} {word}") for word in words)
-        wrong = np.flatnonzero(found >= 0)
-        return micros, Verdict(TIME, (self.time_field,), None, phrases, wrong, found[wrong], np.full(len(wrong), np.nan))
+            wrong = np.flatnonzero(~self._span.usable(micros) & np.asarray(column.is_valid()))
+        words = ("is no time", *self._span.fault_words[1:])
+        phrases = tuple(Phrase(FAIL, f"{self.time_field} {each}") for each in words)
+        impossible = Verdict(TIME, (self.time_field,), None, phrases, wrong, self._span.faults(micros[wrong]), np.full(len(wrong), np.nan))
+        return np.where(self._span.usable(micros), micros, NEVER), impossible
 
     def _flagged(self, rows: pa.RecordBatch, verdicts: list[Verdict], ranks: Mapping[str, Ranks], row: Ranks) -> pa.RecordBatch:
         reasons, messages = reasons_of(verdicts, rows.num_rows)

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 from attrs import frozen
 
 from lakeward import OptionError, option
-from lakeward.grouping import Array
+from lakeward.grouping import MICROSECOND, Array
 
 CENTURY = 36525 * 86400  # seconds; sums of longer ones would not fit into 64 bits of microseconds
-DAY, MICROSECOND = 86_400_000_000, timedelta(microseconds=1)
+DAY = 86_400_000_000
 MOST_WINDOWS = 10_000  # that a row can be in
 CALENDAR = re.compile(r"(\d+)\s*(w|week|mo|month|q|quarter|y|year)s?")
 MONTHS = {"mo": 1, "month": 1, "q": 3, "quarter": 3, "y": 12, "year": 12}

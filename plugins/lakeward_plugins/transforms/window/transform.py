@@ -10,8 +10,8 @@ import pyarrow as pa
 from attrs import define, field, frozen
 
 from lakeward import END_OF_INPUT, OptionError, Refused, filtered, option
-from lakeward.grouping import KEY_TYPES, Plausible, event_times, plain_types
-from lakeward.timestamps import Unit, to_utc
+from lakeward.grouping import KEY_TYPES, MICROSECOND, Plausible, event_times, plain_types
+from lakeward.timestamps import Unit, check_timezone
 from lakeward_plugins.transforms.window import saved
 from lakeward_plugins.transforms.window.book import Book
 from lakeward_plugins.transforms.window.clocks import Clocks
@@ -23,8 +23,6 @@ from lakeward_plugins.transforms.window.report import TIME, Report
 from lakeward_plugins.transforms.window.sessions import SessionWindows
 from lakeward_plugins.transforms.window.shape import CENTURY, DERIVED, Grid, Shape, grid_of
 from lakeward_plugins.transforms.window.table import Table
-
-US = timedelta(microseconds=1)
 
 
 @frozen(eq=False)
@@ -59,16 +57,28 @@ class Window:
     )
     time_field: str = option("timestamp", help="Column with the time of the event.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
-    time_unit: Unit = option("auto", help="Unit of times that are numbers.")
+    time_unit: Unit = option("auto", help="Unit of times that are numbers; `auto` tells it by their size.")
     max_out_of_orderness_s: timedelta = option(
-        timedelta(minutes=10), help="How much older than the newest row a row may be and still be on time.", minimum=0, maximum=CENTURY
+        timedelta(minutes=10),
+        help="How much older than the newest row a row on time may be.",
+        unit="s",
+        minimum=0,
+        maximum=CENTURY,
     )
     allowed_lateness_s: timedelta = option(
-        timedelta(hours=1), help="How long after its end, by the watermark, a window still takes rows.", minimum=0, maximum=CENTURY
+        timedelta(hours=1),
+        help="How long after its end, by the watermark, a window takes rows.",
+        unit="s",
+        minimum=0,
+        maximum=CENTURY,
     )
     watermark_scope: Literal["key", "global"] = option("key", help="Whether each group key has its own watermark.")
     idle_timeout_s: timedelta | None = option(
-        None, help="A key that is silent is taken to be at most so much behind the newest row of all keys.", minimum=0, maximum=CENTURY
+        None,
+        help="A silent key is taken to be at most so much behind the newest row of all keys.",
+        unit="s",
+        minimum=0,
+        maximum=CENTURY,
     )
     late_policy: Literal["update", "side_output", "drop"] = option(
         "update", help="What happens to rows of a window that is over: it is given out again, they go to the port `late`, or are filtered."
@@ -86,7 +96,7 @@ class Window:
     min_time: str = option("2000-01-01", help="Rows before this time are rejected.")
     max_time: str = option("2100-01-01", help="Rows at or after this time are rejected.")
     max_future_s: timedelta = option(
-        timedelta(days=1), help="Rows that are this much newer than the time of now are rejected.", minimum=0, maximum=CENTURY
+        timedelta(days=1), help="Rows more than this after the time of reading are rejected.", unit="s", minimum=0, maximum=CENTURY
     )
 
     _columns: tuple[Column, ...] = field(init=False, eq=False, repr=False)
@@ -98,7 +108,7 @@ class Window:
     def __attrs_post_init__(self) -> None:
         self._columns = columns_of(self.aggregations)
         self._span = Plausible.between(self.min_time, self.max_time, self.max_future_s)
-        to_utc(pa.array([], pa.string()), naive_timezone=self.naive_timezone)  # says so when there is no such zone
+        check_timezone(self.naive_timezone)
         if self.window is not None and self.window_minutes is not None:
             raise OptionError("window_minutes", "stands beside `window`; write one of them")
         self._shape = self.window or Shape(size=timedelta(minutes=5 if self.window_minutes is None else self.window_minutes))
@@ -191,9 +201,10 @@ class Window:
         if shape.tz != "UTC" and shape.kind != "calendar" and not finest:
             raise OptionError("window.tz", f"{shape.kind} windows are aligned to UTC; use `kind: calendar`, or leave it out")
         lateness = self.allowed_lateness_s if self.late_policy == "update" else timedelta(0)
-        rules = Rules(self.emit, lateness // US, self.exact_max, self.max_open_windows, self.on_state_overflow == "spill")
-        idle = None if self.idle_timeout_s is None else self.idle_timeout_s // US
-        keys, clocks = Keys(shape.name, key_schema), Clocks(self.max_out_of_orderness_s // US, self.watermark_scope == "global", idle)
+        rules = Rules(self.emit, lateness // MICROSECOND, self.exact_max, self.max_open_windows, self.on_state_overflow == "spill")
+        idle = None if self.idle_timeout_s is None else self.idle_timeout_s // MICROSECOND
+        keys = Keys(shape.name, key_schema)
+        clocks = Clocks(self.max_out_of_orderness_s // MICROSECOND, self.watermark_scope == "global", idle)
         report = Report(plan, self.group_by, derived, shape.tz, self.emit == "on_batch", self.exact_max)
         names = report.names(key_schema)
         if twice := [name for name in names if names.count(name) > 1]:
@@ -201,7 +212,8 @@ class Window:
         hours, table = DERIVED[finest](self._span.low, self._span.high, shape.tz) if finest else None, Table.nothing(plan)
         if grid is not None:
             return Going(derived, plan, keys, clocks, GridWindows(grid, hours, rules, clocks, table), report)
-        return Going(derived, plan, keys, clocks, SessionWindows((shape.gap or US) // US, hours, rules, clocks, table), report)
+        gap = (shape.gap or MICROSECOND) // MICROSECOND
+        return Going(derived, plan, keys, clocks, SessionWindows(gap, hours, rules, clocks, table), report)
 
     def _fingerprint(self) -> dict[str, Any]:
         """The options without which the numbers in the state mean nothing."""

@@ -58,7 +58,7 @@ def table(rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
     )
 
 
-def test_the_clients_old_form_runs_as_written() -> None:
+def test_the_older_form_runs_as_written() -> None:
     rows = table([(1_700_000_000, "a", "x", 36.0, 1000.0, 0, None), (1_700_000_060, "a", "x", 30.0, 1031.0, 1, "critical drift")])
     alerts = emergency(**yaml.safe_load(SEED)).apply(rows)["main"].to_pylist()
     assert [(one["event"], one["alert_type"], one["severity"], one["value"], one["limit"]) for one in alerts] == [

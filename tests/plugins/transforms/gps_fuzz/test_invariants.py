@@ -164,6 +164,7 @@ def test_gps_07_same_in_any_order_and_after_a_restart(seed: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.one_python
 def test_gps_07_same_in_eight_processes_over_shuffled_partitions() -> None:
     """What Spark's mapInPandas would do with 1, 7 and 64 partitions; Spark itself is not part of the tests."""
     rows = moving(5_000)

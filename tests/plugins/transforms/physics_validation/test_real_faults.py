@@ -49,7 +49,7 @@ def test_times_that_cannot_be() -> None:
     assert [(row["_row"], row["validation_error"]) for row in rows_of(transform, rows, "anomalies")] == [
         (1, "timestamp is no time"),
         (3, "timestamp is not in 2000-01-01 to 2100-01-01"),
-        (4, "timestamp is more than 86,400 s after it was read"),
+        (4, "timestamp is more than 86,400 s after the time at which the row was read"),
         (5, "timestamp is not in 2000-01-01 to 2100-01-01"),
     ]
     transform.clock(datetime(2021, 1, 1, tzinfo=UTC))
