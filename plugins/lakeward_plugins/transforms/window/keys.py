@@ -1,7 +1,7 @@
 """Group keys: a small number for each, the same for ever, and the numbers of windows.
 
-The identity of a window is a number of 63 bits that is the same in every run: SHA-256 of shape and group key, mixed with the start
-(splitmix64, Steele, Lea and Flood 2014), so no two windows of one key share it.
+The identity of a window is a number of 63 bits that is the same in every run: SHA-256 of pipeline, shape and group key, mixed with the
+start (splitmix64, Steele, Lea and Flood 2014), so no two windows of one key share it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Keys:
     """The group keys that have been seen, without those that come from the time of a row."""
 
     salt: str
-    """The shape of the windows."""
+    """The name of the pipeline and the shape of the windows."""
     schema: pa.Schema = EMPTY
     _codes: dict[Key, int] = field(init=False, factory=dict)
     _rows: pa.RecordBatch = field(init=False)

@@ -93,6 +93,7 @@ class Window:
     _span: Plausible = field(init=False, eq=False, repr=False)
     _shape: Shape = field(init=False, eq=False, repr=False)
     _grid: Grid | None = field(init=False, eq=False, repr=False)
+    _pipeline: str = field(init=False, default="", eq=False, repr=False)
     _going: Going | None = field(init=False, default=None, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -103,6 +104,10 @@ class Window:
             raise OptionError("window_minutes", "stands beside `window`; write one of them")
         self._shape = self.window or Shape(size=timedelta(minutes=5 if self.window_minutes is None else self.window_minutes))
         self._grid = grid_of(self._shape, self._span.low, self._span.high)
+
+    def named(self, pipeline: str) -> None:
+        """The name is a part of the identity of each window."""
+        self._pipeline = pipeline
 
     def clock(self, now: datetime) -> None:
         """Rows from the future of this moment are rejected."""
@@ -193,7 +198,8 @@ class Window:
         lateness = self.allowed_lateness_s if self.late_policy == "update" else timedelta(0)
         rules = Rules(self.emit, lateness // US, self.exact_max, self.max_open_windows, self.on_state_overflow == "spill")
         idle = None if self.idle_timeout_s is None else self.idle_timeout_s // US
-        keys, clocks = Keys(shape.name, key_schema), Clocks(self.max_out_of_orderness_s // US, self.watermark_scope == "global", idle)
+        keys = Keys(f"{self._pipeline}\0{shape.name}", key_schema)
+        clocks = Clocks(self.max_out_of_orderness_s // US, self.watermark_scope == "global", idle)
         report = Report(plan, self.group_by, derived, shape.tz, self.emit == "on_batch", self.exact_max)
         names = report.names(key_schema)
         if twice := [name for name in names if names.count(name) > 1]:
