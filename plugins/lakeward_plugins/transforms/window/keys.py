@@ -53,6 +53,12 @@ class Keys:
             self._rows = pa.concat_batches([self._rows, fresh])  # type: ignore[attr-defined]  # missing in the stubs
         self._hashes = np.concatenate([self._hashes, np.array([self._hash(key) for key in keys], np.uint64)])
 
+    def keep(self, codes: Array) -> None:
+        """Only these, which ascend; they get the numbers from 0 on."""
+        known = list(self._codes)
+        self._codes = {known[code]: place for place, code in enumerate(codes.tolist())}
+        self._rows, self._hashes = self._rows.take(pa.array(codes)), self._hashes[codes]
+
     def columns(self, codes: Array) -> list[pa.Array[Any]]:
         """The values of these keys."""
         return [column.take(codes) for column in self._rows.columns]

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 from attrs import define, field, frozen
 
 from lakeward import END_OF_INPUT, OptionError, Refused, filtered, option
-from lakeward.grouping import KEY_TYPES, Plausible, event_times, plain_types
+from lakeward.grouping import KEY_TYPES, Array, Plausible, event_times, plain_types
 from lakeward.timestamps import Unit, to_utc
 from lakeward_plugins.transforms.window import saved
 from lakeward_plugins.transforms.window.book import Book
@@ -120,10 +121,7 @@ class Window:
         usable, rejections = self._span.part(batch, micros, self.time_field)
         if rejections:
             batch, micros = batch.filter(pa.array(usable)), micros[usable]
-        keys = going.keys.codes(batch)
-        if (known := len(going.keys)) > self.max_open_windows:
-            raise Refused(f"{known} keys are known, max_open_windows allows {self.max_open_windows}; raise it, or group by fewer")
-        going.clocks.grow(known)
+        keys = self._known(going, going.keys.codes(batch))
         late = going.windows.add(Fields.of(batch, micros, going.plan, self.exclude_flags, self.calm_field), keys)
         rows = batch.filter(pa.array(late)) if late.any() else batch.slice(0, 0)
         ports = {**rejections, "main": going.report.rows(going.windows.due(), going.keys)}
@@ -185,6 +183,24 @@ class Window:
         elif (self._going.keys.schema, self._going.derived, self._going.plan) != (keys, derived, plan):
             raise Refused("the types of the columns have changed since the windows were opened; use a new state directory")
         return self._going
+
+    def _known(self, going: Going, keys: Array) -> Array:
+        """The numbers of these keys. When there are too many keys those are forgotten that would be the same if they were new."""
+        going.clocks.grow(len(going.keys))
+        if len(going.keys) <= self.max_open_windows:
+            return keys
+        needed = going.clocks.ahead(len(going.keys))
+        needed[keys] = needed[going.windows.keys()] = True
+        if (count := int(needed.sum())) > self.max_open_windows:
+            raise Refused(
+                f"{count} keys are known, max_open_windows allows {self.max_open_windows}; raise it, group by fewer, or let keys "
+                "that are silent be forgotten by idle_timeout_s or watermark_scope: global"
+            )
+        numbers = np.cumsum(needed) - 1
+        going.keys.keep(np.flatnonzero(needed))
+        going.clocks.keep(needed)
+        going.windows.renumber(numbers)
+        return np.asarray(numbers[keys])
 
     def _started(self, key_schema: pa.Schema, derived: list[str], plan: Plan) -> Going:
         """With no window yet."""
