@@ -250,7 +250,7 @@ def test_health_before_during_and_after_a_run(lakeward: Lakeward, folder: Path) 
 
     assert health(code=1)["problems"] == [f"{folder / STATE}: no run has begun yet"]
     with running(folder) as process:
-        until(lambda: len(arrivals(folder)) == 500 if (folder / "lake" / "raw").exists() else False)
+        until(lambda: any((folder / "lake" / "raw").glob("*.parquet")) and len(arrivals(folder)) == 500)
         until(lambda: json.loads(lakeward("status", "demo.yaml", "--json").stdout)["sinks"]["raw"]["waiting"] == 0)
         found = health("--max-age", "1h", code=0)
         assert (found["process"], found["waiting"], found["waiting_since"]) == (str(process.pid), {}, None)
