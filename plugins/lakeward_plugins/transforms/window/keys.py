@@ -57,7 +57,7 @@ class Keys:
         """Only these, which ascend; they get the numbers from 0 on."""
         known = list(self._codes)
         self._codes = {known[code]: place for place, code in enumerate(codes.tolist())}
-        self._rows, self._hashes = self._rows.take(pa.array(codes)), self._hashes[codes]
+        self._rows, self._hashes = self._rows.take(codes), self._hashes[codes]
 
     def columns(self, codes: Array) -> list[pa.Array[Any]]:
         """The values of these keys."""

@@ -49,7 +49,5 @@ def test_agg_14_keys_that_are_silent_are_forgotten_and_nothing_shows_it(scope: d
 
 
 def test_keys_with_watermarks_of_their_own_are_never_forgotten() -> None:
-    with pytest.raises(
-        Refused, match="31 keys are known, max_open_windows allows 30; raise it, .* idle_timeout_s or watermark_scope: global"
-    ):
+    with pytest.raises(Refused, match=r"31 keys are known, max_open_windows allows 30; .* idle_timeout_s or watermark_scope"):
         feed(window(max_open_windows=30, on_state_overflow="spill"), batch_of(trips(40)), range(200))
