@@ -130,12 +130,6 @@ class Plan:
         found = [one for one in self.columns if one.function in functions or ("quantile" in functions and one.quantile is not None)]
         return list(dict.fromkeys(column.field for column in found))
 
-    def type_of(self, column: Column) -> pa.DataType:
-        """Of a column of the output."""
-        if column.function in ("count", "record_count"):
-            return pa.int64()
-        return pa.string() if column.field in self.text and column.function != "good_fraction" else pa.float64()
-
 
 def numbers(column: pa.Array[Any]) -> pa.Array[Any]:
     """Any column of numbers as doubles."""

@@ -19,7 +19,6 @@ from lakeward_plugins.transforms.window.table import Table
 
 NONE = np.zeros(0, np.int64)
 TIME = pa.timestamp("us", "UTC")
-DERIVED_TYPES = {"hour": TIME, "day": pa.date32()}
 
 
 @frozen(eq=False)
