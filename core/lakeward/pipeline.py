@@ -142,12 +142,8 @@ class Pipeline:
 
     def fresh(self) -> Pipeline:
         """The same with new transforms for those that remember; as in a plan, they have seen an empty batch."""
-        steps = list(self.steps)
-        for place, step in enumerate(steps):
-            if isinstance(step.transform, Stateful):
-                steps[place] = attrs.evolve(step, transform=attrs.evolve(step.transform))  # type: ignore[misc]  # it is an attrs class
-        pipeline = attrs.evolve(self, steps=steps)
-        for step in steps:
+        pipeline = attrs.evolve(self, steps=[_anew(step) for step in self.steps])
+        for step in pipeline.steps:
             if isinstance(step.transform, Stateful) and step.inputs[0] in self.schemas:
                 step.transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
         return pipeline
@@ -158,6 +154,11 @@ class Pipeline:
             stack.callback(self.source.close)
             for sink in self.sinks.values():
                 stack.callback(sink.close)
+
+
+def _anew(step: Step) -> Step:
+    again = isinstance(step.transform, Stateful)
+    return attrs.evolve(step, transform=attrs.evolve(step.transform)) if again else step  # type: ignore[misc]  # it is an attrs class
 
 
 def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.RecordBatch | None:
