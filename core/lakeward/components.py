@@ -226,6 +226,14 @@ class Clocked(Protocol):
 
 
 @runtime_checkable
+class Named(Protocol):
+    """What a transform has as well when it makes ids: the same rows in another pipeline are other things."""
+
+    def named(self, pipeline: str) -> None:
+        """Called once, before everything else, with the name of the pipeline. Not called in direct use, such as in most tests."""
+
+
+@runtime_checkable
 class Holding(Protocol):
     """What a row-wise, stateful transform has as well when it can judge a row only by those that follow.
 

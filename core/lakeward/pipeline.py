@@ -12,7 +12,7 @@ import attrs
 import pyarrow as pa
 from attrs import field, frozen, mutable
 
-from lakeward.components import FILTERED, REJECTED, RESERVED_PORTS, ROW, Clocked, Holding, Sink, Source, Stateful, Transform
+from lakeward.components import FILTERED, REJECTED, RESERVED_PORTS, ROW, Clocked, Holding, Named, Sink, Source, Stateful, Transform
 from lakeward.config import Config
 from lakeward.errors import LakewardError, OptionError
 
@@ -63,6 +63,11 @@ class Pipeline:
     links: Mapping[str, Sequence[Link]]
     """What each sink takes."""
     schemas: dict[Link, pa.Schema] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        for step in self.steps:
+            if isinstance(step.transform, Named):
+                step.transform.named(self.config.name)
 
     def push(self, rows: pa.RecordBatch, into: str = SOURCE[0]) -> Outcome:
         """Send rows through all transforms, or again into one of them: what else takes them from its inputs has them already."""
@@ -142,13 +147,11 @@ class Pipeline:
 
     def fresh(self) -> Pipeline:
         """The same with new transforms for those that remember; as in a plan, they have seen an empty batch."""
-        steps = list(self.steps)
-        for place, step in enumerate(steps):
-            if isinstance(step.transform, Stateful):
-                steps[place] = attrs.evolve(step, transform=attrs.evolve(step.transform))  # type: ignore[misc]  # it is an attrs class
-                if step.inputs[0] in self.schemas:
-                    steps[place].transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
-        return attrs.evolve(self, steps=steps)
+        pipeline = attrs.evolve(self, steps=[_anew(step) for step in self.steps])
+        for step in pipeline.steps:
+            if isinstance(step.transform, Stateful) and step.inputs[0] in self.schemas:
+                step.transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
+        return pipeline
 
     def close(self) -> None:
         """Close every component; one that cannot be closed keeps no other open."""
@@ -156,6 +159,11 @@ class Pipeline:
             stack.callback(self.source.close)
             for sink in self.sinks.values():
                 stack.callback(sink.close)
+
+
+def _anew(step: Step) -> Step:
+    again = isinstance(step.transform, Stateful)
+    return attrs.evolve(step, transform=attrs.evolve(step.transform)) if again else step  # type: ignore[misc]  # it is an attrs class
 
 
 def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.RecordBatch | None:

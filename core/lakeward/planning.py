@@ -104,9 +104,7 @@ class _Planner:
             raise OptionError(where, error.message) from error
         if secret is None:
             kind = f"${{{reference.scheme}:...}}"
-            raise OptionError(
-                where, f"no plugin that is ready knows secrets of the kind {kind}; lakeward's own `secrets` knows env and file"
-            )
+            raise OptionError(where, f"no plugin that is ready knows secrets of the kind {kind}; lakeward itself knows env and file")
         return secret
 
     def _links(self, graph: Graph, transforms: Mapping[str, type | None]) -> dict[str, list[Link]]:
@@ -129,7 +127,7 @@ class _Planner:
             if not dot and MAIN not in ports:
                 wanted = " or ".join(f"{name}.{each}" for each in ports)
                 self._wrong(node, ("from",), f"{name!r} has several ports: write `from: {wanted}`", at_key=not node.inputs)
-            elif dot and (port := getattr(cls, "port_synonyms", {}).get(port, port)) not in ports:
+            elif dot and (port := getattr(transforms.get(name), "port_synonyms", {}).get(port, port)) not in ports:
                 self._wrong(node, ("from",), f"{name!r} has no port {port!r}" + suggestion(port, ports))
             else:
                 links.append((name, port or MAIN))

@@ -44,6 +44,15 @@ class Clocks:
         if not self.shared:
             self.marks = np.concatenate([self.marks, np.full(keys - len(self.marks), self._floor(self.newest))])
 
+    def ahead(self, keys: int) -> Array:
+        """Which of so many keys have a watermark that they would not have if they were new."""
+        return np.zeros(keys, np.bool_) if self.shared else np.asarray(self.marks > self._floor(self.newest))
+
+    def keep(self, keys: Array) -> None:
+        """Only those keys are still known."""
+        if not self.shared:
+            self.marks = self.marks[keys]
+
     def raise_to(self, watermark: int) -> None:
         """No row before it will come."""
         self.base = max(self.base, watermark)

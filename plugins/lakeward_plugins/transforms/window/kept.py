@@ -131,6 +131,15 @@ class GridWindows:
             return np.asarray(slots)
         return np.asarray(slots * self._parts + self.derived.newest(times) - self.derived.newest(self.grid.starts(numbers)))
 
+    def keys(self) -> Array:
+        """Of the windows that are open."""
+        return np.asarray(self.table.slots // (self.grid.count * self._parts))
+
+    def renumber(self, numbers: Array) -> None:
+        """Keys have other numbers now."""
+        keys, rest = np.divmod(self.table.slots, self.grid.count * self._parts)
+        self.table = self.table.moved(numbers[keys] * self.grid.count * self._parts + rest, self.rules.exact_max)
+
     def finish(self, watermark: int | None) -> None:
         """No row before the watermark will come; None says that no row at all will."""
         none = np.zeros(0, np.int64)

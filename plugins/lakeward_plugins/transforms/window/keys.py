@@ -1,7 +1,7 @@
 """Group keys: a small number for each, the same for ever, and the numbers of windows.
 
-The identity of a window is a number of 63 bits that is the same in every run: SHA-256 of shape and group key, mixed with the start
-(splitmix64, Steele, Lea and Flood 2014), so no two windows of one key share it.
+The identity of a window is a number of 63 bits that is the same in every run: SHA-256 of pipeline, shape and group key, mixed with the
+start (splitmix64, Steele, Lea and Flood 2014), so no two windows of one key share it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Keys:
     """The group keys that have been seen, without those that come from the time of a row."""
 
     salt: str
-    """The shape of the windows."""
+    """The name of the pipeline and the shape of the windows."""
     schema: pa.Schema = EMPTY
     _codes: dict[Key, int] = field(init=False, factory=dict)
     _rows: pa.RecordBatch = field(init=False)
@@ -52,6 +52,12 @@ class Keys:
             fresh = pa.RecordBatch.from_arrays(columns, schema=self.schema)
             self._rows = pa.concat_batches([self._rows, fresh])  # type: ignore[attr-defined]  # missing in the stubs
         self._hashes = np.concatenate([self._hashes, np.array([self._hash(key) for key in keys], np.uint64)])
+
+    def keep(self, codes: Array) -> None:
+        """Only these, which ascend; they get the numbers from 0 on."""
+        known = list(self._codes)
+        self._codes = {known[code]: place for place, code in enumerate(codes.tolist())}
+        self._rows, self._hashes = self._rows.take(codes), self._hashes[codes]
 
     def columns(self, codes: Array) -> list[pa.Array[Any]]:
         """The values of these keys."""

@@ -133,6 +133,15 @@ class SessionWindows:
                 self._ended |= {one.slot} if one.ended else set()
         return [self.book.only(~theirs), Book.of(left)]
 
+    def keys(self) -> Array:
+        """Of the sessions that can still change."""
+        return np.asarray(self.book.keys // (self.derived.count if self.derived else 1))
+
+    def renumber(self, numbers: Array) -> None:
+        """Keys have other numbers now."""
+        keys, rest = np.divmod(self.book.keys, self.derived.count if self.derived else 1)
+        self.book = evolve(self.book, keys=numbers[keys] * (self.derived.count if self.derived else 1) + rest)
+
     def finish(self, watermark: int | None) -> None:
         """No row before the watermark will come; None says that no row at all will."""
         self._ended, self._retracted = set(), []
@@ -187,8 +196,7 @@ class SessionWindows:
         )
 
     def _clocks(self) -> Array:
-        keys = self.book.keys if self.derived is None else self.book.keys // self.derived.count
-        return self.clocks.of(keys)
+        return self.clocks.of(self.keys())
 
 
 def _end_of(slot: int, moves: dict[int, int]) -> int:

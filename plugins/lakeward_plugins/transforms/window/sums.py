@@ -60,7 +60,8 @@ class Sums:
     def merged(self, other: Sums) -> Sums:
         """Of both, window by window."""
         one, two = self.parts, other.parts
-        gap = np.where((one[N] > 0) & (two[N] > 0), _mean(two) - _mean(one), 0)
+        near = _short(_mean(one))  # means of large values differ in digits that they do not have
+        gap = np.where((one[N] > 0) & (two[N] > 0), _mean_above(two, near) - _mean_above(one, near), 0)
         squares = one[SQUARES] + two[SQUARES] + gap * gap * one[N] * two[N] / np.maximum(one[N] + two[N], 1)
         total, rest = _exact_sum(one[TOTAL], two[TOTAL])
         low, high = np.minimum(one[LOW], two[LOW]), np.maximum(one[HIGH], two[HIGH])
@@ -86,8 +87,7 @@ def sums_of(values: Array, groups: Array, count: int) -> Array:
     sums = np.tile(NOTHING, count)
     sums[N] = np.bincount(groups, minlength=count)
     divisor = np.maximum(sums[N], 1)
-    center = np.bincount(groups, values, count) / divisor
-    center = (center.view(np.int64) & -(2**27)).view(np.float64)  # near the mean, with so few digits that N * center is exact
+    center = _short(np.bincount(groups, values, count) / divisor)
     deviations = values - center[groups]
     shift = np.bincount(groups, deviations, count)
     sums[SQUARES] = np.maximum(np.bincount(groups, deviations * deviations, count) - shift * shift / divisor, 0)
@@ -109,9 +109,22 @@ def _mean(sums: Array) -> Array:
     return np.where(sums[N] > 0, np.clip(mean, sums[LOW], sums[HIGH]), 0.0)
 
 
-def _variance(sums: Array) -> Array:
+def _mean_above(sums: Array, center: Array) -> Array:
+    return np.asarray((sums[TOTAL] - sums[N] * center + sums[REST]) / np.maximum(sums[N], 1))
+
+
+def _short(means: Array) -> Array:
+    """Near the means, with so few digits that N * mean is exact."""
+    return (means.view(np.int64) & -(2**27)).view(np.float64)
+
+
+def _squares(sums: Array) -> Array:
     # rounding must not make a constant vary
-    return np.asarray(sums[SQUARES] * (sums[LOW] < sums[HIGH]) / np.maximum(sums[N] - 1, 1))
+    return np.asarray(sums[SQUARES] * (sums[LOW] < sums[HIGH]))
+
+
+def _variance(sums: Array) -> Array:
+    return np.asarray(_squares(sums) / np.maximum(sums[N] - 1, 1))
 
 
 RESULTS: Mapping[str, Callable[[Array], pa.Array[Any]]] = {
@@ -132,17 +145,21 @@ def circular(function: str, sines: Array, cosines: Array) -> pa.Array[Any]:
 
     circ_mean is atan2(mean sine, mean cosine), from 0 up to 360; circ_std is sqrt(-2 ln R) (Mardia 1972); yamartino is
     asin(e) (1 + (2 / sqrt 3 - 1) e^3) with e^2 = 1 - R^2 (Yamartino 1984). NULL where R is below a millionth, except circ_r and yamartino.
+    Since sine^2 + cosine^2 = 1, e^2 is also the variance of the sines and the cosines: of directions that are near each other it has all
+    digits, where 1 - R^2 has lost them.
     """
     (sine, cosine), none = (_mean(sines), _mean(cosines)), sines[N] < 1
     length = np.minimum(np.hypot(sine, cosine), 1)
     vague = none | (length < LEAST_LENGTH)
+    spread = np.clip((_squares(sines) + _squares(cosines)) / np.maximum(sines[N], 1), 0, 1)
     degrees, unclear = length, none
     if function == "circ_mean":
         degrees, unclear = np.degrees(np.arctan2(sine, cosine)) % 360, vague
         degrees = np.where(degrees == 360, 0, degrees)
     elif function == "circ_std":
-        degrees, unclear = np.degrees(np.sqrt(-2 * np.log(np.where(vague, 1, length)))), vague
+        logarithm = np.where(spread < 0.5, np.log1p(-np.minimum(spread, 0.5)), 2 * np.log(np.where(vague, 1, length)))  # of R^2
+        degrees, unclear = np.degrees(np.sqrt(-logarithm)), vague
     elif function == "yamartino":
-        epsilon = np.sqrt(np.maximum(1 - length * length, 0))
+        epsilon = np.sqrt(spread)
         degrees = np.degrees(np.arcsin(epsilon) * (1 + (2 / np.sqrt(3) - 1) * epsilon**3))
     return pa.array(degrees, pa.float64(), mask=unclear)

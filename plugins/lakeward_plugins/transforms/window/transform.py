@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 from attrs import define, field, frozen
 
 from lakeward import END_OF_INPUT, OptionError, Refused, filtered, option
-from lakeward.grouping import KEY_TYPES, MICROSECOND, Plausible, event_times, plain_types
+from lakeward.grouping import KEY_TYPES, MICROSECOND, Array, Plausible, event_times, plain_types
 from lakeward.timestamps import Unit, check_timezone
 from lakeward_plugins.transforms.window import saved
 from lakeward_plugins.transforms.window.book import Book
@@ -103,6 +104,7 @@ class Window:
     _span: Plausible = field(init=False, eq=False, repr=False)
     _shape: Shape = field(init=False, eq=False, repr=False)
     _grid: Grid | None = field(init=False, eq=False, repr=False)
+    _pipeline: str = field(init=False, default="", eq=False, repr=False)
     _going: Going | None = field(init=False, default=None, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -113,6 +115,10 @@ class Window:
             raise OptionError("window_minutes", "stands beside `window`; write one of them")
         self._shape = self.window or Shape(size=timedelta(minutes=5 if self.window_minutes is None else self.window_minutes))
         self._grid = grid_of(self._shape, self._span.low, self._span.high)
+
+    def named(self, pipeline: str) -> None:
+        """The name is a part of the identity of each window."""
+        self._pipeline = pipeline
 
     def clock(self, now: datetime) -> None:
         """Rows from the future of this moment are rejected."""
@@ -125,10 +131,7 @@ class Window:
         usable, rejections = self._span.part(batch, micros, self.time_field)
         if rejections:
             batch, micros = batch.filter(pa.array(usable)), micros[usable]
-        keys = going.keys.codes(batch)
-        if (known := len(going.keys)) > self.max_open_windows:
-            raise Refused(f"{known} keys are known, max_open_windows allows {self.max_open_windows}; raise it, or group by fewer")
-        going.clocks.grow(known)
+        keys = self._known(going, going.keys.codes(batch))
         late = going.windows.add(Fields.of(batch, micros, going.plan, self.exclude_flags, self.calm_field), keys)
         rows = batch.filter(pa.array(late)) if late.any() else batch.slice(0, 0)
         ports = {**rejections, "main": going.report.rows(going.windows.due(), going.keys)}
@@ -191,6 +194,24 @@ class Window:
             raise Refused("the types of the columns have changed since the windows were opened; use a new state directory")
         return self._going
 
+    def _known(self, going: Going, keys: Array) -> Array:
+        """The numbers of these keys. When there are too many keys those are forgotten that would be the same if they were new."""
+        going.clocks.grow(len(going.keys))
+        if len(going.keys) <= self.max_open_windows:
+            return keys
+        needed = going.clocks.ahead(len(going.keys))
+        needed[keys] = needed[going.windows.keys()] = True
+        if (count := int(needed.sum())) > self.max_open_windows:
+            raise Refused(
+                f"{count} keys are known, max_open_windows allows {self.max_open_windows}; raise it, group by fewer, or let keys "
+                "that are silent be forgotten by idle_timeout_s or watermark_scope: global"
+            )
+        numbers = np.cumsum(needed) - 1
+        going.keys.keep(np.flatnonzero(needed))
+        going.clocks.keep(needed)
+        going.windows.renumber(numbers)
+        return np.asarray(numbers[keys])
+
     def _started(self, key_schema: pa.Schema, derived: list[str], plan: Plan) -> Going:
         """With no window yet."""
         finest = next((name for name in DERIVED if name in derived), None)
@@ -203,7 +224,7 @@ class Window:
         lateness = self.allowed_lateness_s if self.late_policy == "update" else timedelta(0)
         rules = Rules(self.emit, lateness // MICROSECOND, self.exact_max, self.max_open_windows, self.on_state_overflow == "spill")
         idle = None if self.idle_timeout_s is None else self.idle_timeout_s // MICROSECOND
-        keys = Keys(shape.name, key_schema)
+        keys = Keys(f"{self._pipeline}\0{shape.name}", key_schema)
         clocks = Clocks(self.max_out_of_orderness_s // MICROSECOND, self.watermark_scope == "global", idle)
         report = Report(plan, self.group_by, derived, shape.tz, self.emit == "on_batch", self.exact_max)
         names = report.names(key_schema)

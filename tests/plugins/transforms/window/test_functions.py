@@ -69,6 +69,16 @@ def test_agg_04_directions_near_north_and_opposite_ones() -> None:
     assert one(["circ_mean"], [0.0, 180.0])["circ_mean_v"] is None
 
 
+@pytest.mark.parametrize("degrees", [37.3, 120.0, 359.9999])
+def test_agg_04_directions_near_each_other_have_the_spread_that_they_have(degrees: float) -> None:
+    steady = one(["circ_std", "yamartino"], [degrees] * 100, [7, 40])
+    assert (steady["circ_std_v"], steady["yamartino_v"]) == (0, 0)
+    near = [degrees + 1e-5 * step for step in (-1, 0, 1, 0, 2, -2)]
+    row = one(["circ_std", "yamartino"], near, [2])
+    for name in ("circ_std_v", "yamartino_v"):
+        assert math.isclose(row[name], statistics.pstdev(near), rel_tol=1e-6)
+
+
 def test_agg_04_a_direction_of_zero_in_calm_wind_is_none() -> None:
     wind = pa.array([0.0, 0.0, 3.0, 4.0, None])
     batch = batch_of([(1, "a", value) for value in (0.0, 90.0, 90.0, 0.0, 90.0)], speed=wind)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 import time
 from datetime import timedelta
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -249,6 +251,15 @@ def test_agg_15_a_large_offset_leaves_the_deviation_as_it_is() -> None:
         (row,) = feed(window(aggregations={"v": ["var", "std"]}), batch, cuts)["main"]
         assert math.isclose(row["var_v"], exact, rel_tol=1e-6)
         assert math.isclose(row["std_v"] ** 2, exact, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1013.0, 1e6, 1e9])
+def test_agg_06_a_large_offset_does_not_let_the_cut_show_in_the_deviation(offset: float) -> None:
+    values = [float(value) + offset for value in np.random.default_rng(3).normal(0, 1, 2000)]
+    exact = float(statistics.variance(map(Fraction, values)))
+    for cuts in ([], [1, 2, 3, 1000], list(range(0, 2000, 20))):
+        (row,) = run(window(aggregations={"v": ["var"]}), [(1.0, "a", value) for value in values], cuts)["main"]
+        assert math.isclose(row["var_v"], exact, rel_tol=1e-12)
 
 
 MIXED = st.floats(-1e9, 1e9, allow_subnormal=False) | st.integers(-3, 3).map(float) | st.floats(1e-9, 1e-6)
