@@ -186,7 +186,8 @@ class Transform(Protocol):
     """
 
     ports: ClassVar[tuple[str, ...]]
-    """Names of its outputs, `("main",)` for most. (With `block: ClassVar[str]`, options may also stand in one mapping of that name.)"""
+    """Names of its outputs, `("main",)` for most. (With `block: ClassVar[str]`, options may also stand in one mapping of that name; with
+    `port_synonyms: ClassVar[Mapping[str, str]]`, `from:` may call a port by another name.)"""
     row_wise: ClassVar[bool]
     """True when each row in leaves exactly once: on a port, or `rejected`, or `filtered`. Checked on every batch."""
 

@@ -72,6 +72,11 @@ class Pipeline:
         index = [step.name for step in self.steps].index(into)
         return self._flow(self._applied(self.steps[index], rows, outcome), self.steps[index + 1 :], outcome)
 
+    def waiting(self) -> dict[str, int]:
+        """How many rows each transform holds back until it has seen those that follow."""
+        held = {step.name: sum(rows.num_rows for rows in _held(step.transform)) for step in self.steps}
+        return {name: count for name, count in held.items() if count}
+
     def finish(self, watermark: Any) -> Iterator[Outcome]:
         """Let each stateful transform, in order, give out what is complete at the watermark."""
         for index, step in enumerate(self.steps):

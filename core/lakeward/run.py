@@ -162,6 +162,8 @@ class Run:
                 failures = 0
                 if self._once:
                     self._record_finish()
+                    for step, rows in self._pipeline.waiting().items():
+                        log.info("%s: %d rows wait in %s for those that follow; --finish would let them go", self.info.pipeline, rows, step)
                     break
                 pause = config.batch.wait.total_seconds()
             except Retry as error:

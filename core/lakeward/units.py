@@ -209,7 +209,7 @@ UNITS: tuple[tuple[str, str, str], ...] = (  # spellings; how much it is in base
     ("kph kilometer_per_hour", "1000/3600", SPEED),
     ("mph mile_per_hour", "0.44704", SPEED),
     ("kn kt knot knots [kn_i]", "1852/3600", SPEED),
-    ("[g] g_0 g0 g_n standard_gravity", "9.80665", "m s-2"),
+    ("g_0 [g] g0 g_n standard_gravity", "9.80665", "m s-2"),
     ("N newton", "1000", "g m s-2"),
     ("J joule", "1000", "g m2 s-2"),
     ("Wh watt_hour", "3600000", "g m2 s-2"),
@@ -266,7 +266,7 @@ def _of_pint(name: str) -> Unit | None:
     try:
         unit = registry.parse_units(name)
         zero, one, two = (registry.Quantity(value, unit).to_root_units() for value in (0.0, 1.0, 2.0))
-    except (PintError, ValueError):
+    except (PintError, ValueError, AssertionError):  # the last one by what its parser takes for an operator, such as ¼
         return None
     if not math.isclose(two.magnitude - one.magnitude, one.magnitude - zero.magnitude, rel_tol=1e-9):
         return Unit(Fraction(1), {name: 1})

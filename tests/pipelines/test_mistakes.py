@@ -46,6 +46,10 @@ MISTAKES = {
         GOOD.replace("path: out", "path: out, from: c.vald") + "transforms: {c: {use: physics_validation, rules: [{id: t, kind: range, field: temperature, fail: [0, 50]}]}}\n",
         r"'c' has no port 'vald', did you mean 'valid'\?",
     ),
+    "a duration in words": (
+        GOOD + "transforms: {c: {use: physics_validation, rules: [{id: t, kind: flatline, field: temperature, suspect: 30 minutes}]}}\n",
+        r"rules\[0\].suspect: expected a number or a duration such as 30m or .*got text \('30 minutes'\)",
+    ),
     "port left out": (
         GOOD + "transforms: {c: {use: physics_validation, rules: [{id: t, kind: range, field: temperature, fail: [0, 50]}]}}\n",
         r"sinks.out: 'c' has several ports: write `from: c.valid or c.anomalies`|'c' has several ports",

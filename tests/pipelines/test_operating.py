@@ -200,7 +200,7 @@ def test_a_state_that_is_removed_under_a_run_ends_it_with_one_line(folder: Path)
     command = [sys.executable, "-m", "lakeward", "run", "demo.yaml", "--log-level", "error"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
         try:
-            until(lambda: (folder / "lake" / "raw").exists() and sum(arrivals(folder).values()) == 500)
+            until(lambda: any((folder / "lake" / "raw").glob("*.parquet")) and sum(arrivals(folder).values()) == 500)
             (folder / STATE).rename(folder / "gone")
             errors = run.communicate(timeout=60)[1]
         finally:
@@ -228,7 +228,7 @@ def test_a_run_that_is_to_go_on_waits_for_a_database_that_is_locked(lakeward: La
             time.sleep(2)
             assert process.poll() is None
             sensor.execute("COMMIT")
-            until(lambda: (folder / "lake" / "raw").exists() and sum(arrivals(folder).values()) == 500)
+            until(lambda: any((folder / "lake" / "raw").glob("*.parquet")) and sum(arrivals(folder).values()) == 500)
 
 
 def test_a_position_is_not_set_under_a_run_that_is_alive(lakeward: Lakeward, folder: Path) -> None:
@@ -250,7 +250,7 @@ def test_health_before_during_and_after_a_run(lakeward: Lakeward, folder: Path) 
 
     assert health(code=1)["problems"] == [f"{folder / STATE}: no run has begun yet"]
     with running(folder) as process:
-        until(lambda: len(arrivals(folder)) == 500 if (folder / "lake" / "raw").exists() else False)
+        until(lambda: any((folder / "lake" / "raw").glob("*.parquet")) and len(arrivals(folder)) == 500)
         until(lambda: json.loads(lakeward("status", "demo.yaml", "--json").stdout)["sinks"]["raw"]["waiting"] == 0)
         found = health("--max-age", "1h", code=0)
         assert (found["process"], found["waiting"], found["waiting_since"]) == (str(process.pid), {}, None)

@@ -31,7 +31,7 @@ source: {{use: sqlite, path: station.db, table: readings}}
 transforms:
   checked: {{use: physics_validation, validation: {{rules: {json.dumps(RULES)}}}}}
 sinks:
-  valid: {{use: parquet, from: checked.valid, path: lake/valid}}
+  valid: {{use: parquet, from: checked.validated, path: lake/valid}}
   anomalies: {{use: parquet, from: checked.anomalies, path: lake/anomalies}}
 batch: {{rows: 40}}
 """
@@ -62,6 +62,16 @@ def run(folder: Path, *more: str) -> dict[str, Any]:
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
+
+
+def test_a_run_tells_which_rows_wait_for_those_that_follow(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(YAML)
+    insert(tmp_path, readings(100))
+    command = [sys.executable, "-m", "lakeward", "run", "p.yaml", "--once"]
+    for more, waiting in ((), True), (("--finish",), False):
+        ran = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
+        assert ("station: 3 rows wait in checked for those that follow; --finish would let them go" in ran.stderr) is waiting
+    assert duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/lake/*/*.parquet'").fetchall() == [(100,)]
 
 
 def test_flags_do_not_know_where_one_run_ended_and_the_next_began(tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ def _one_of(converter: cattrs.Converter, kinds: tuple[Any, ...]) -> Callable[[An
         if len(errors) == 1 or shaped:
             raise (shaped or [errors[0][1]])[0]
         choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind) if isinstance(choice, str)]
-        raise ValueError(f"expected {type_words(Union[kinds])}, got {_got(value)}{_guess(value, choices)}")  # noqa: UP007  # made of a tuple
+        words = type_words(Union[kinds]).replace("a duration", "a duration such as 30m")  # noqa: UP007  # made of a tuple
+        raise ValueError(f"expected {words}, got {_got(value)}{_guess(value, choices)}")
 
     return structure
 

@@ -13,7 +13,7 @@ from lakeward_plugins.transforms.physics_validation.rule import Rule
 UNITS: Mapping[str, str] = {
     "temperature": "degC", "dew_point": "degC", "humidity": "%", "relative_humidity": "%", "pressure": "hPa", "wind_speed": "m/s",
     "wind_gust": "m/s", "wind_direction": "deg", "irradiance": "W/m2", "air_density": "kg/m3", "height_meters": "m", "altitude": "m",
-    "elevation": "m", "vibration": "mm/s", "voltage": "V", "power_output": "kW", "rated_power": "kW", "expected_power": "kW",
+    "elevation": "m", "vibration": "mm/s2", "voltage": "V", "power_output": "kW", "rated_power": "kW", "expected_power": "kW",
     "rotor_diameter": "m", "rotor_speed": "rpm",
 }  # fmt: skip
 """The units in which profiles and formulas take these fields."""

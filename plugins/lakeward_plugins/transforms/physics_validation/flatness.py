@@ -11,6 +11,11 @@ from lakeward_plugins.transforms.physics_validation.rule import US, Rule
 from lakeward_plugins.transforms.physics_validation.sample import Memory, Sample, Series, series_of
 from lakeward_plugins.transforms.physics_validation.windows import Deviations, Extremes, first_later, spread
 
+RECENT = 9
+"""How many times between rows tell the pace of a sensor."""
+FAR = 2**62
+"""Longer than any time between rows."""
+
 
 @frozen(eq=False)
 class Line:
@@ -84,8 +89,8 @@ def judge_flatline(rule: Rule, sample: Sample, memory: Memory) -> tuple[Verdict,
 def judge_attenuated(rule: Rule, sample: Sample, memory: Memory) -> tuple[Verdict, Memory]:
     """Readings whose range or standard deviation over the last `period` is too small: those later than the period before the row.
 
-    With `min_period` there must be as many of them as a sensor gives in that time, at the pace of the rows in the window. A range that
-    lacks a reading is not evaluated.
+    With `min_period` there must be as many of them as a sensor gives in that time at its pace. A range that lacks a reading is not
+    evaluated.
     """
     assert rule.period is not None  # noqa: S101  # for mypy; the rule saw to it
     series, period = series_of(sample), rule.period // US
@@ -116,9 +121,24 @@ def _enough(rule: Rule, line: Line, first: Array, here: Array) -> Array:
     count, steps = good[here + 1] - good[first], here - first
     enough = np.full(len(here), True) if rule.measure == "std" else count == steps + 1
     if rule.min_period is not None:
-        span = line.times[here] - line.times[first]
-        enough &= (span > 0) & (count >= (rule.min_period // US) * steps // np.maximum(span, 1))
+        pace = _pace(line.times, here, steps)
+        enough &= (pace > 0) & (count >= rule.min_period // US // np.maximum(pace, 1))
     return enough
+
+
+def _pace(times: Array, here: Array, steps: Array) -> Array:
+    """The usual time between the last rows of windows, which a gap does not change: their median; 0 where there are no two times.
+
+    ioos_qc takes that of the whole series, which nobody has who judges a row when it comes.
+    """
+    back = np.arange(RECENT)
+    far = back >= steps[:, None]
+    last = np.where(far, FAR, np.diff(times, prepend=0)[np.where(far, 0, here[:, None] - back)])
+    last.sort(axis=1)
+    count, rows = np.minimum(steps, RECENT), np.arange(len(here))
+    middle = (last[rows, np.maximum(count - 1, 0) // 2] + last[rows, np.minimum(count // 2, RECENT - 1)]) // 2
+    mean = (times[here] - times[here - steps]) // np.maximum(steps, 1)
+    return np.where(count > 0, np.where(middle > 0, middle, mean), 0)
 
 
 def _too_small(rule: Rule, sample: Sample, found: Array, evaluated: Array) -> Verdict:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 import pyarrow as pa
 from attrs import define, field
 
 from lakeward import OptionError
 from lakeward.grouping import KEY_TYPES, plain_types
-from lakeward_plugins.transforms.physics_validation.fields import SAME, Fields
+from lakeward_plugins.transforms.physics_validation.fields import SAME, UNITS, Fields
 from lakeward_plugins.transforms.physics_validation.readings import NUMERIC, Value, is_text
 from lakeward_plugins.transforms.physics_validation.rule import TEMPORAL, Rule
 from lakeward_plugins.transforms.physics_validation.tables import TIMES
@@ -77,7 +78,18 @@ class Plan:
         self._tell(lost, f"profile {self.profile}: not checked, because there is no such column: %s; `fields` can map them")
         unknown = {name for name in self.sentinels if self.fields.column(name, kinds) not in kinds}
         self._tell(unknown, "missing_sentinels: there is no such column: %s")
+        self._check_units(kinds)
         return rules
+
+    def _check_units(self, kinds: Mapping[str, pa.DataType]) -> None:
+        """A misspelt field would leave a column in the wrong unit without a word."""
+        read = {name for rule in self._all for name in rule.reads()}
+        known = {*UNITS, *read, *self.fields.columns.values(), *kinds}
+        for name in self.fields.units:
+            if name not in known:
+                near = get_close_matches(name, sorted({*UNITS, *read}), n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the rules check {', '.join(sorted(read))}"
+                raise OptionError(f"units.{name}", f"neither a field that a rule checks nor a column; {hint}")
 
     def signatures(self) -> dict[str, str]:
         """What readings that a rule over time remembers depend on."""

@@ -22,9 +22,9 @@ def _seed() -> list[Rule]:
         Rule("temperature-range", "range", "temperature", fail=[-20, 60], unit="degC"),
         Rule("humidity-range", "range", "humidity", fail=[5, 95], unit="%"),
         Rule("pressure-range", "range", "pressure", fail=[950, 1050], unit="hPa"),
-        Rule("vibration-range", "range", "vibration", fail=[None, 10], unit="mm/s"),
+        Rule("vibration-range", "range", "vibration", fail=[None, 10], unit="mm/s2"),
         Rule("voltage-range", "range", "voltage", fail=[20, 25], unit="V"),
-        Rule("anomaly-flag", "equals", "anomaly_flag", value=1),
+        Rule("anomaly-flag", "relation", expr="anomaly_flag == 0", flag="fail"),
     ]
 
 

@@ -47,7 +47,9 @@ def _loaded(rule: Rule) -> Curve | Climatology | None:
         return None
     try:
         return read_curve(rule.table, rule.x, rule.y) if rule.kind == "envelope" else read_climatology(rule.table, rule.by)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise OptionError("table", f"rule {rule.id!r}: cannot read {rule.table}: {error.strerror}") from error
+    except ValueError as error:
         raise OptionError("table", f"rule {rule.id!r}: {error}") from error
 
 

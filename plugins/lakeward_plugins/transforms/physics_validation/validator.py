@@ -74,6 +74,7 @@ class PhysicsValidation:
     """
 
     ports: ClassVar[tuple[str, ...]] = ("valid", "anomalies")
+    port_synonyms: ClassVar[Mapping[str, str]] = {"validated": "valid"}
     row_wise: ClassVar[bool] = True
     block: ClassVar[str] = "validation"
 

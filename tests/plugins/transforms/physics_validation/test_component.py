@@ -55,13 +55,21 @@ def test_the_seed_profile_holds_the_six_rules_of_the_environmental_pipeline() ->
         "pressure": ([950.0, 1050.0], [949.9, 1050.1]),
         "vibration": ([-3.0, 10.0], [10.01]),
         "voltage": ([20.0, 25.0], [19.9, 25.1]),
-        "anomaly_flag": ([0], [1]),
+        "anomaly_flag": ([0], [1, 2, -1]),
     }
     for name, (inside, outside) in edges.items():
         values = inside + outside
         columns = {other: values if other == name else [value] * len(values) for other, value in good.items()}
         rows = checked(PhysicsValidation(profile="seed"), batch(**columns))
         assert [row["qc_row"] for row in rows] == [1] * len(inside) + [4] * len(outside), name
+
+
+@pytest.mark.parametrize(("unit", "limit"), [("g_0", 10 / 9806.65), ("m/s2", 0.01), ("mm/s2", 10.0), ("mm/s**2", 10.0)])
+def test_vibration_is_an_acceleration_in_the_seed_profile(unit: str, limit: float) -> None:
+    values = [0.0, limit * (1 - 1e-9), limit * (1 + 1e-9), 1500 * limit]
+    rows = checked(PhysicsValidation(profile="seed", units={"vibration": unit}), batch(vibration=values))
+    assert [row["qc_vibration"] for row in rows] == [1, 1, 4, 4]
+    assert rows[2]["qc_reasons"][0]["unit"] == "mm/s2"
 
 
 def test_reasons_say_which_limit_was_broken() -> None:

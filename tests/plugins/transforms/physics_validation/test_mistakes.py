@@ -112,6 +112,7 @@ def test_phy_15_wrong_options_are_refused_at_their_place() -> None:
             "missing_sentinels.humidity",
             "double",
         ),
+        (PhysicsValidation(profile="seed", units={"presure": "Pa"}), {"humidity": [1.0]}, "units.presure", "did you mean 'pressure'?"),
         (PhysicsValidation(profile="seed"), {"humidity": [1.0], "severity": ["low"]}, "", "have a column 'severity' already"),
     ],
 )
@@ -131,6 +132,8 @@ def test_phy_15_units_that_do_not_fit_are_refused_with_the_rule() -> None:
         assert place == "rules.0.unit"
         assert "'p'" in message
         assert "measure different things" in message
+    [(_, message)] = mistakes(profile="seed", units={"vibration": "G"})  # gauss; what is meant can stand in YAML as it is
+    assert "units that can: g_0" in message
     [(place, message)] = mistakes(profile="seed", units={"pressure": "degC"})
     assert place == "units.pressure"
     assert "degC" in message

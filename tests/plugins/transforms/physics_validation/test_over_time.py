@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -101,8 +102,11 @@ def attenuated(rule: Rule, past: list[Row], row: Row, follows: Row | None) -> in
     if rule.measure != "std" and len(values) < len(window):
         return 2
     if rule.min_period is not None:
-        span, steps = window[-1]["t"] - window[0]["t"], len(window) - 1
-        if span == 0 or len(values) < seconds(rule.min_period) * steps // span:
+        span, steps = window[-1]["t"] - window[0]["t"], [after["t"] - before["t"] for before, after in pairwise(window)][-9:]
+        pace = median(steps) if any(steps) else 0
+        if pace == 0 and span:
+            pace = span / (len(window) - 1)  # most rows have the time of the row before
+        if span == 0 or len(values) < seconds(rule.min_period) // pace:
             return 2
     spread = float(np.std(values)) if rule.measure == "std" else max(values) - min(values)
     return worst(rule, spread, below)
