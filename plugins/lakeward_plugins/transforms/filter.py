@@ -7,6 +7,7 @@ row goes; with `nulls: keep` it is met, and only `remove_nulls` looks for NULL.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import partial, reduce
 from typing import Any, ClassVar, Literal
@@ -148,10 +149,24 @@ def _comparable(rule: Rule, column: Any) -> tuple[Any, list[Any]]:
 
 
 def _numbers(column: Any, values: list[float]) -> tuple[Any, list[Any]]:
+    if pa.types.is_uint64(column.type):  # Arrow would take both for int64, which does not hold the upper half
+        column = column.cast(pa.decimal128(20))
+    if pa.types.is_decimal(column.type) and (exact := _decimal_for(column.type, values)):
+        return column.cast(exact), [pa.scalar(Decimal(str(value)), exact) for value in values]
     if pa.types.is_integer(column.type) and all(value == value // 1 and abs(value) < 2**63 for value in values):
         return column, [pa.scalar(int(value)) for value in values]
     # whole numbers that lose digits here are far from any fraction that they are compared with
     return column.cast(pa.float64(), safe=False), [pa.scalar(float(value)) for value in values]
+
+
+def _decimal_for(kind: Any, values: list[float]) -> Any:
+    """The type that holds the column and the values, as they are written, to the last digit; None if there is none."""
+    if not all(np.isfinite(value) for value in values):
+        return None
+    written = [Decimal(str(value)) for value in values]
+    places = max(kind.scale, *(-int(value.as_tuple().exponent) for value in written))
+    whole = max(kind.precision - kind.scale, *(value.adjusted() + 1 for value in written))
+    return pa.decimal256(76, places) if whole + places <= 76 else None
 
 
 def _time(rule: Rule, value: str, kind: Any) -> Any:

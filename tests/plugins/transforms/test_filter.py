@@ -4,6 +4,7 @@ import math
 import operator
 from collections import Counter
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lakeward.yamlfile.build import Mistakes, build
 from lakeward_plugins.transforms.filter import Filter, Sanitize
 
 NAN = math.nan
+DIGITS = pa.array([Decimal(2**53), Decimal(2**53 + 1), Decimal(10**37)], pa.decimal128(38))
 
 
 def batch(**columns: Any) -> pa.RecordBatch:
@@ -129,6 +131,10 @@ def test_kept_nulls_are_still_removed_where_that_is_asked() -> None:
     [
         (pa.array([1, 2, 3], pa.int32()), {">=": 2}, [2, 3]),
         (pa.array([1, 2, 3], pa.uint64()), {">": -1}, [1, 2, 3]),
+        (pa.array([1, 2**64 - 1], pa.uint64()), {">": -1}, [1, 2]),
+        (pa.array([1, 2**64 - 1], pa.uint64()), {"in": [3, 1.0]}, [1]),
+        (pa.array([2**64 - 2, 2**64 - 1, None], pa.uint64()), {"==": 2**64 - 1}, [2]),
+        (pa.array([2**64 - 1], pa.uint64()), {">": 0.5}, [1]),
         (pa.array([1, 2, 3]), {">": 1.5}, [2, 3]),
         (pa.array([1, 2, 3]), {"in": [1, 2.5]}, [1]),
         (pa.array([1, 2, 3]), {"<": 1e30, ">": -math.inf}, [1, 2, 3]),
@@ -136,6 +142,12 @@ def test_kept_nulls_are_still_removed_where_that_is_asked() -> None:
         (pa.array([2**53, 2**53 + 1]), {"==": float(2**53)}, [1]),
         (pa.array([2**53, 2**53 + 1]), {">": 1.5}, [1, 2]),
         (pa.array([1, 2, 3]).cast(pa.decimal128(22, 2)), {"<=": 2}, [1, 2]),
+        (DIGITS, {"==": 2**53 + 1}, [2]),
+        (DIGITS, {">": 2**53}, [2, 3]),
+        (DIGITS, {"in": [1e37, 0.5]}, [3]),
+        (DIGITS, {">": 1e-300, "<": math.inf}, [1, 2, 3]),
+        (pa.array([Decimal("0.10"), Decimal("0.11"), None]), {"<=": 0.1}, [1]),
+        (pa.array([Decimal("0.10"), Decimal("0.13")]), {">": 0.125}, [2]),
         (pa.array([1.0, 2.0, None]).dictionary_encode(), {"==": 2}, [2]),
         (pa.array(["a", "b", None]).dictionary_encode(), {"==": "b"}, [2]),
         (pa.array(["a", "b"], pa.large_string()), {">": "a"}, [2]),

@@ -32,6 +32,7 @@ from lakeward_plugins.transforms.emergency.watch import Moment, Watch
 
 KEYWORD_FIELDS = ["message", "status", "alert_type", "anomaly_type"]
 NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+FLAGS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
 TRUTHS = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_null)
 log = logging.getLogger("lakeward.emergency")
 
@@ -68,7 +69,7 @@ class Emergency:
     status: o.Status = option("Actual", help="Of every alert; Test or Exercise for drills.")
     certainty: dict[o.Kind, o.Certainty] = option(factory=dict, help="By kind of rule, where it is not as usual.")
     urgency: dict[o.Severity, o.Urgency] = option(factory=dict, help="By severity, where it is not as usual.")
-    stale_at_eof: bool = option(False, help="At the end of all input, every sensor counts as silent.")
+    stale_at_eof: bool = option(False, help="At the end of all input (--once --finish), every sensor counts as silent.")
     forget_after_s: timedelta = option(
         timedelta(days=30),
         help="A sensor without an alert is forgotten when it was silent for so long.",
@@ -156,7 +157,8 @@ class Emergency:
     def _resets(self, batch: pa.RecordBatch) -> Array:
         if not self.reset_field:
             return np.zeros(0, np.bool_)
-        return np.array(plain(batch.column(self.reset_field)).cast(pa.bool_()).fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
+        numbers = plain(batch.column(self.reset_field)).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return np.asarray((numbers != 0) & ~np.isnan(numbers))
 
     def _layout(self, schema: pa.Schema) -> tuple[Paper, list[str]]:
         """How alerts are written, and the columns to look for keywords in; checked once for each schema."""
@@ -179,6 +181,10 @@ class Emergency:
             wanted, types = self._usable(path)
             if types and not any(suits(kinds[name]) for suits in types):
                 raise OptionError(path, f"column {name!r} is {kinds[name]}; expected {wanted}")
+            if self.exclude_flags and (flags := kinds.get(f"qc_{name}")) and not any(suits(flags) for suits in FLAGS):
+                raise OptionError(
+                    path, f"column 'qc_{name}' is {flags}; expected numbers as its flags; rename it, or set exclude_flags: []"
+                )
 
     def _usable(self, path: str) -> tuple[str, tuple[Any, ...]]:
         if path.startswith("key[") or "group_by" in path:

@@ -87,10 +87,12 @@ class Rate:
         first, old = starts(keys), records[keys]
         new_life = np.where(first, lives > 0, lives != np.roll(lives, 1))
         since = np.where(new_life, NEVER, np.where(first, old["before"], np.roll(micros, 1)))
-        change, gap = values - np.where(first, old["reading"], np.roll(values, 1)), micros - since
+        with np.errstate(over="ignore"):  # from one end of the numbers to the other is infinitely far, and beyond any limit
+            change, gap = values - np.where(first, old["reading"], np.roll(values, 1)), micros - since
         good = gap <= self.most
         rates = np.full(len(readings), np.nan)
-        rates[chosen[good]] = change[good] / (gap[good] / 1e6) * self.sign
+        with np.errstate(over="ignore"):
+            rates[chosen[good]] = change[good] / (gap[good] / 1e6) * self.sign
         ends, newest = last_places(keys), newest_lives(rows, len(records))
         records["before"][newest > 0] = NEVER
         ends = ends[lives[ends] == newest[keys[ends]]]
@@ -153,7 +155,8 @@ def _flagged(given: Given, name: str, values: Array) -> Array:
     flags = f"qc_{name}"
     if not given.exclude_flags or flags not in given.batch.schema.names:
         return values
-    bad = pc.is_in(plain(given.batch.column(flags)).cast(pa.int64()), value_set=pa.array(given.exclude_flags, pa.int64()))
+    numbers = pc.cast(plain(given.batch.column(flags)), pa.int64(), safe=False)  # NaN is no flag
+    bad = pc.is_in(numbers, value_set=pa.array(given.exclude_flags, pa.int64()))
     return np.where(bad.to_numpy(zero_copy_only=False), np.nan, values)
 
 

@@ -103,7 +103,9 @@ class Keywords:
             unusual = [folded(text) for text in texts.take(pa.array(strange)).to_pylist()]
             lowered = pc.replace_with_mask(lowered, pc.invert(plain), pa.array(unusual, pa.large_string()))
         if self.match == "regex":
-            by_word = [np.flatnonzero(_numpy(pc.match_substring_regex(lowered, word, ignore_case=True))) for word in self.words]
+            by_word = [
+                np.flatnonzero(_numpy(pc.match_substring_regex(lowered, one, ignore_case=True))) for one in map(_pattern, self.words)
+            ]
         else:
             by_word = self._by_word(lowered, strange)
         found: dict[int, set[int]] = {}
@@ -137,6 +139,11 @@ def _united(left: Array, right: Array, sets: dict[frozenset[int], int]) -> Array
 def folded(text: str) -> str:
     """The form in which texts and keywords are compared."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _pattern(word: str) -> str:
+    """A regular expression for texts in that form: its letters beyond ASCII are folded one by one, all else has a meaning."""
+    return "".join(one if one.isascii() else re.escape(folded(one)) for one in unicodedata.normalize("NFC", word))
 
 
 def _numpy(matches: Any) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from itertools import pairwise
@@ -29,6 +30,12 @@ URGENCY: Mapping[Severity, Urgency] = {
 LONG = 1e9  # seconds; 31 years
 
 
+def finite(path: str, number: object) -> None:
+    """Refuse what no reading is ever beyond: an alarm that can never sound must not look like one that can."""
+    if isinstance(number, float) and not math.isfinite(number):
+        raise OptionError(path, f"expected a finite number, got {number}; leave it out")
+
+
 @frozen
 class Threshold:
     """A limit of one field, or several of rising severity."""
@@ -46,6 +53,8 @@ class Threshold:
     off_delay_s: timedelta = option(timedelta(0), help="How long readings must be clear.", unit="s", minimum=0, maximum=LONG)
 
     def __attrs_post_init__(self) -> None:
+        for name in ("limit", *STEPS):
+            finite(name, getattr(self, name))
         given = [(name, limit) for name in STEPS if (limit := getattr(self, name)) is not None]
         if bool(given) == (self.limit is not None):
             raise OptionError("", f"expected either limit, or limits by severity: {', '.join(STEPS)}")
@@ -96,6 +105,10 @@ class Rule:
     value: bool | float | str | None = option(None, help="The value that raises the alert.")
 
     def __attrs_post_init__(self) -> None:
+        if not self.id.strip():
+            raise OptionError("id", "expected a name; it becomes the alert_type")
+        finite("per_s", self.per_s)
+        finite("value", self.value)
         needs, may = NEEDS[self.kind], MAY[self.kind]
         for name in needs:
             if getattr(self, name) is None:

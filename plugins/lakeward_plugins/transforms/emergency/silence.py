@@ -2,8 +2,8 @@
 
 A sensor is silent from `after_s` after its newest row on. That is noticed by the first row, of whatever sensor, which shows that more
 time than that has passed since that newest row came: the watermark goes by the rows, never by the machine's clock. A sensor that is
-heard again before anybody noticed is noticed by its own row. So whether a silence is told does not depend on other sensors, and one whose
-rows come late, but come, is not silent.
+heard again before anybody noticed is noticed by its own row, at the time of that row. So whether a silence is told does not depend on
+other sensors, and one whose rows come late, but come, is not silent.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Silence:
         clear = new_events(len(ended), event=CLEAR, place=places, key=keys, label=rows.labels[ended], cleared=rows.micros[ended])
         clear["clear_onset"] = clear["cleared"]
         clear["onset"], clear["raised"] = newest[ended] + self.after, rows.watermarks[noticed] if len(ended) else 0
+        own = noticed == places  # its rows may be long behind the watermark: the silence was no longer than until this one
+        clear["raised"][own] = clear["cleared"][own]
         clear["onset_row"] = np.where(first[ended], before.newest_row[keys], np.roll(rows.ids, 1)[ended])
         for name in ("id", "onset", "onset_row", "raised", "chattering", "suppressed"):
             clear[name][told] = records[name][keys[told]]

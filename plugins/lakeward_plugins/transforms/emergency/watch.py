@@ -19,7 +19,7 @@ from lakeward_plugins.transforms.emergency.evidence import Given
 from lakeward_plugins.transforms.emergency.flood import ALARM_FLOOD, Floods, Raised, RowsOf
 from lakeward_plugins.transforms.emergency.keywords import Found, Keywords
 from lakeward_plugins.transforms.emergency.memory import FLOODED, RAISE, SHELVED, new_events
-from lakeward_plugins.transforms.emergency.options import WORST_FIRST, Flood, Rule, Shelf, Threshold
+from lakeward_plugins.transforms.emergency.options import WORST_FIRST, Flood, Rule, Shelf, Threshold, finite
 from lakeward_plugins.transforms.emergency.quorum import Quorum
 from lakeward_plugins.transforms.emergency.sensors import Arrivals, Sensors
 from lakeward_plugins.transforms.emergency.setup import Setup, marked_shelved, micros, shelves
@@ -72,6 +72,9 @@ class Watch:
         columns: list[tuple[str, str]] = []
         for name, given in thresholds.items():
             several = isinstance(given, list)
+            if several and not given:
+                raise OptionError(f"severity_thresholds.{name}", "expected at least one limit, got none; leave the field out")
+            finite(f"severity_thresholds.{name}", given)
             for index, one in enumerate(given if several else [given]):
                 path = f"severity_thresholds.{name}" + (f"[{index}]" if several else "")
                 alarms.append(setup.threshold(path, name, one if isinstance(one, Threshold) else Threshold(one)))
@@ -88,9 +91,8 @@ class Watch:
         _refuse_doubles(known, rules)
         for index, rule in enumerate(rules):
             if rule.of is not None and rule.of not in [alarm.name for alarm in alarms]:
-                raise OptionError(
-                    f"rules[{index}].of", f"no rule {rule.of!r} of single sensors; there are {', '.join(a.name for a in alarms)}"
-                )
+                names = ", ".join(alarm.name for alarm in alarms) or "none"
+                raise OptionError(f"rules[{index}].of", f"no rule {rule.of!r} of single sensors; there are {names}")
         floods = None
         if flood:
             floods = Floods(flood.start, flood.end, micros(flood.window_s), list(flood.group_by), setup.forget)

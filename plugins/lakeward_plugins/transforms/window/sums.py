@@ -127,13 +127,18 @@ def _variance(sums: Array) -> Array:
     return np.asarray(_squares(sums) / np.maximum(sums[N] - 1, 1))
 
 
+def _range(sums: Array) -> Array:
+    with np.errstate(over="ignore"):  # from one end of the numbers to the other is infinitely far
+        return np.asarray(np.where(sums[N] > 0, sums[HIGH] - sums[LOW], 0))
+
+
 RESULTS: Mapping[str, Callable[[Array], pa.Array[Any]]] = {
     "count": lambda sums: pa.array(sums[N].astype(np.int64)),
     "avg": lambda sums: pa.array(_mean(sums), mask=sums[N] < 1),
     "sum": lambda sums: pa.array(sums[TOTAL] + sums[REST], mask=sums[N] < 1),
     "min": lambda sums: pa.array(sums[LOW], mask=sums[N] < 1),
     "max": lambda sums: pa.array(sums[HIGH], mask=sums[N] < 1),
-    "range": lambda sums: pa.array(np.where(sums[N] > 0, sums[HIGH] - sums[LOW], 0), mask=sums[N] < 1),
+    "range": lambda sums: pa.array(_range(sums), mask=sums[N] < 1),
     "var": lambda sums: pa.array(_variance(sums), mask=sums[N] < 2),
     "std": lambda sums: pa.array(np.sqrt(_variance(sums)), mask=sums[N] < 2),
 }

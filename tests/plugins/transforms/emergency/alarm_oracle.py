@@ -286,8 +286,8 @@ def silences(rows: Iterable[Row], after: float) -> list[tuple[Any, ...]]:
         if own and not any(sensor == row.sensor for _, sensor in now):
             now.append((last[row.sensor][0] + after, row.sensor))
         for onset, sensor in sorted(now, key=lambda one: (one[0], str(one[1]))):
-            told[sensor] = onset, watermark
-            events.append(("RAISE", sensor, onset, watermark, None))
+            told[sensor] = onset, row.when if sensor == row.sensor and in_time else watermark
+            events.append(("RAISE", sensor, onset, told[sensor][1], None))
         if in_time:
             if row.sensor in told:
                 onset, raised = told.pop(row.sensor)

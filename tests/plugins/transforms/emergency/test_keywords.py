@@ -53,6 +53,13 @@ def test_emg_09_other_ways_to_match() -> None:
     assert (alert["reasons"], alert["severity"]) == ([r"gas-\d+", "^zone"], "Severe")
 
 
+@pytest.mark.parametrize("text", ["Straße 7", "STRASSE 7", "stra\u1e9ee 7", "\uff33trasse 7"])
+def test_emg_09_letters_of_a_pattern_are_folded_as_those_of_the_text_are(text: str) -> None:
+    assert len(keyword_rows(text, trigger_keywords=[r"straße \d", "(?:Ü|ü)ber"], keyword_match="regex")) == 1
+    assert keyword_rows("u\u0308ber", trigger_keywords=["(?:o|u\u0308)b"], keyword_match="regex")[0]["reasons"] == ["(?:o|u\u0308)b"]
+    assert keyword_rows("a(b", trigger_keywords=["\uff08b"], keyword_match="regex")  # what folds to a bracket stays one, and no group
+
+
 def test_emg_09_no_pattern_takes_longer_than_its_text() -> None:
     made = emergency(trigger_keywords=["(a+)+$"], keyword_match="regex")
     batch = batch_of([Row(1, "a", 1.0, "a" * 100_000 + "!")] * 10)

@@ -58,6 +58,17 @@ def test_silence_is_told_when_the_watermark_passes(rows: list[Row], cuts: list[i
     assert sorted(got, key=str) == sorted(silences(rows, after), key=str)
 
 
+@pytest.mark.parametrize("cuts", [[], [1, 2, 3, 4, 5, 6]])
+def test_a_sensor_whose_rows_come_after_those_of_another_was_silent_at_its_own_times(cuts: list[int]) -> None:
+    rows = [Row(0, "first"), Row(1000, "first"), Row(0, "then"), Row(1, "then"), Row(100, "then"), Row(200, "then"), Row(201, "then")]
+    alerts = run(emergency(rules=[{"id": "silent", "kind": "stale", "after_s": 10}]), rows, cuts)
+
+    times = [[seconds(one[name]) for name in ("event_ts", "onset_ts", "timestamp", "cleared_ts")] for one in alerts]
+    assert times[2:] == [[100, 11, 100, None], [100, 11, 100, 100], [200, 110, 200, None], [200, 110, 200, 200]]
+    assert [one["value"] for one in alerts[2:]] == [99, 99, 100, 100]
+    assert not any(one["chattering"] for one in alerts)
+
+
 @given(arrivals(), CUTS, st.booleans(), RULES.filter(lambda rule: not rule.latch), st.sampled_from([3.0, 8.0, 20.0]))
 @settings(max_examples=200, deadline=None)
 def test_who_is_forgotten_is_as_new_wherever_the_batches_are_cut(

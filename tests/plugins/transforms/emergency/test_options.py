@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -239,12 +240,19 @@ QUORUM = {"id": "q", "kind": "quorum", "of": "r", "k": 2, "window_s": 1}
         ({"severity_thresholds": {"v": {"Minor": 2, "Severe": 3, "op": "<"}}}, ("severity_thresholds", "v", "Severe")),
         ({"severity_thresholds": {"v": {"Minor": 2, "severity": "Severe"}}}, ("severity_thresholds", "v", "severity")),
         ({"severity_thresholds": {"v": [{"limit": 1}, {"limit": 2}]}}, ("severity_thresholds",)),
+        ({"severity_thresholds": {"v": []}}, ("severity_thresholds", "v")),
+        ({"severity_thresholds": {"v": math.nan}}, ("severity_thresholds", "v")),
+        ({"severity_thresholds": {"v": {"limit": math.inf}}}, ("severity_thresholds", "v", "limit")),
+        ({"severity_thresholds": {"v": {"Minor": 1, "Extreme": math.inf}}}, ("severity_thresholds", "v", "Extreme")),
         ({"severity_thresholds": {"v": 1}, "key": ["status"]}, ("key",)),
         ({"severity_thresholds": {"v": 1}, "naive_timezone": "Mars"}, ("naive_timezone",)),
         ({"severity_thresholds": {"v": 1}, "reset_field": "reset"}, ("reset_field",)),
         ({"severity_thresholds": {"v": 1}, "flood": {"start": 2, "end": 3}}, ("flood", "end")),
         ({"severity_thresholds": {"v": 1}, "certainty": {"thresholds": "Likely"}}, ("certainty", "thresholds")),
         ({"rules": [{"id": "r", "kind": "rate", "field": "v"}]}, ("rules", 0, "per_s")),
+        ({"rules": [RATE | {"per_s": math.nan}]}, ("rules", 0, "per_s")),
+        ({"rules": [{"id": "e", "kind": "equals", "field": "v", "value": math.nan}]}, ("rules", 0, "value")),
+        ({"rules": [RATE | {"id": " "}]}, ("rules", 0, "id")),
         ({"rules": [RATE | {"after_s": 1}]}, ("rules", 0, "after_s")),
         ({"rules": [RATE | {"min_dt_s": 2, "max_gap_s": 1}]}, ("rules", 0, "max_gap_s")),
         ({"rules": [RATE, RATE]}, ("rules", 0, "id")),
@@ -261,6 +269,27 @@ def test_says_what_is_wrong_with_its_options(options: dict[str, Any], path: tupl
 
 
 # -- other options than before -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [["good"], [b"9"]])
+def test_flags_that_are_no_numbers_are_a_mistake_at_the_start_unless_nobody_asks_for_them(flags: list[Any]) -> None:
+    batch = batch_of([Row(0, "a", 50)]).drop_columns("qc_v").append_column("qc_v", pa.array(flags))
+    with pytest.raises(OptionError, match=r"^severity_thresholds\.v: column 'qc_v' is .*; expected numbers as its flags; rename it, or"):
+        emergency(severity_thresholds={"v": 1}).apply(batch.slice(0, 0))
+    assert emergency(severity_thresholds={"v": 1}, exclude_flags=[]).apply(batch)["main"].num_rows == 1
+
+
+def test_flags_and_resets_may_be_fractions() -> None:
+    batch = batch_of([Row(0, "a", 50), Row(1, "a", 50), Row(2, "a", 0), Row(3, "a", 0), Row(4, "a", 0)]).drop_columns(["qc_v", "reset"])
+    batch = batch.append_column("qc_v", pa.array([9.0, math.nan, 1.5, None, None]))
+    batch = batch.append_column("reset", pa.array([None, 0, 0, math.nan, 1], pa.float32()).cast(pa.float16()))
+    alerts = emergency(severity_thresholds={"v": 1}, latch=True, reset_field="reset").apply(batch)["main"].to_pylist()
+    assert [(one["event"], seconds(one["event_ts"])) for one in alerts] == [("RAISE", 1), ("CLEAR", 4)]
+
+
+def test_a_change_beyond_all_numbers_is_beyond_the_limit_too() -> None:
+    alerts = run(emergency(rules=[RATE]), [Row(0, "a", -1.5e308), Row(1, "a", 1.5e308), Row(1.000001, "a", -1e308), Row(9, "a", -1e308)])
+    assert [(one["event"], one["value"], one["peak"]) for one in alerts] == [("RAISE", None, None), ("CLEAR", None, None)]
 
 
 def test_an_alert_stays_raised_when_its_limit_changes_and_one_of_a_removed_rule_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -28,6 +28,11 @@ def one(functions: list[str], values: list[Any], cuts: Any = (), **options: Any)
     return row
 
 
+def test_from_one_end_of_the_numbers_to_the_other_is_infinitely_far() -> None:
+    row = one(["range", "min", "max"], [1.5e308, -1.5e308])
+    assert (row["range_v"], row["min_v"], row["max_v"]) == (math.inf, -1.5e308, 1.5e308)
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=40), CUTS)
 @settings(max_examples=60, deadline=None)
 def test_numbers_equal_those_of_numpy(values: list[float], cuts: list[int]) -> None:
