@@ -129,7 +129,7 @@ class _Planner:
             if not dot and MAIN not in ports:
                 wanted = " or ".join(f"{name}.{each}" for each in ports)
                 self._wrong(node, ("from",), f"{name!r} has several ports: write `from: {wanted}`", at_key=not node.inputs)
-            elif dot and (port := getattr(cls, "port_synonyms", {}).get(port, port)) not in ports:
+            elif dot and (port := getattr(transforms.get(name), "port_synonyms", {}).get(port, port)) not in ports:
                 self._wrong(node, ("from",), f"{name!r} has no port {port!r}" + suggestion(port, ports))
             else:
                 links.append((name, port or MAIN))
