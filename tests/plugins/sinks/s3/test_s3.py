@@ -32,8 +32,8 @@ from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret, redact
 from lakeward.testing import SinkContract, make_parcel
 from lakeward.yamlfile.build import Mistakes, build
-from lakeward_plugins.sinks import s3 as module
 from lakeward_plugins.sinks.s3 import S3Sink
+from lakeward_plugins.sinks.s3 import writing as module
 
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
 NAME = "s-0123abcd-0000-0000000001.parquet"
@@ -176,7 +176,7 @@ def test_a_store_without_conditional_writes_is_told_once(s3, bucket, sink_of, tm
     assert there is True
     assert len(s3.objects(bucket)) == 2
     assert [record.message for record in caplog.records if record.name == "lakeward.s3"] == [
-        f"s3://{bucket}/raw: the store has no conditional writes; it is asked for each object before that is written"
+        f"s3://{bucket}: the store has no conditional writes; it is asked for each object before that is written"
     ]
 
 
@@ -392,13 +392,13 @@ def test_a_captive_portal_is_no_store(store, sink_of, tmp_path, status, body):
 
 def test_an_object_that_is_there_and_gone_is_tried_again(store, sink_of, tmp_path, monkeypatch):
     store.says(412, "PreconditionFailed")
-    real = S3Sink._has
+    real = module.Bucket._has
 
     def gone(*arguments: Any, **options: Any) -> bool:
         store.says(404, "")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(S3Sink, "_has", gone)
+    monkeypatch.setattr(module.Bucket, "_has", gone)
     with pytest.raises(Retry, match="was there a moment ago and is gone"):
         sink_of(endpoint_url=store.url).deliver(parcel_of(tmp_path))
     assert store.requests == ["PUT", "HEAD"]

@@ -1,0 +1,160 @@
+"""Parquet files in an S3 bucket: each parcel is one object under the name of its token, written only when nothing is there.
+
+The spooled file is shipped as it is, with its sha256 beside it. When an answer is lost, the next attempt finds the object
+("412 Precondition Failed"), sees the same sha256, and is done: the rows are there once. Any store with the S3 API will do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Literal
+
+import botocore.exceptions as aws  # type: ignore[import-untyped]  # ships no types
+import pyarrow as pa
+import pyarrow.parquet as pq
+from attrs import define, field
+
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, option
+from lakeward.partitions import require_columns, split
+from lakeward.secrets import Secret
+from lakeward_plugins.sinks.s3.answers import ODD, code, unhappy, unreached
+from lakeward_plugins.sinks.s3.naming import Account, filled, require_address, require_bucket, require_folder
+from lakeward_plugins.sinks.s3.writing import Bucket, Content
+
+
+@define
+class S3Sink:
+    """One Parquet object for each parcel, `s3://<bucket>/<prefix>/<token>.parquet`. A prefix belongs to one sink.
+
+    Its credentials need `s3:PutObject` and `s3:GetObject` under the prefix, and nothing else; `--dry-run` says more when they have
+    `s3:ListBucket` as well. A store that refuses conditional writes is asked for the object before each write. With `partition_by` there
+    is one object for each partition, `<prefix>/city=London/<token>.parquet`, and after all of them `<prefix>/_manifests/<token>.json`.
+    """
+
+    bucket: str = option(help="Name of the bucket, which must be there; `{prefix}`, `{type}` and `{region}` are filled in.")
+    prefix: str = option("", help="Folder in the bucket, such as `raw/north`, with the same fields.")
+    bucket_prefix: str = option("", help="What `{prefix}` stands for, such as the name of your company.")
+    pipeline_type: str = option("", help="What `{type}` stands for, such as raw, schematized, aggregated or emergency.")
+    region: str = option("", help="Region of the bucket; left out, what the AWS environment says.")
+    endpoint_url: str = option("", help="Address of a store that is not AWS, such as https://minio.local:9000.")
+    profile: str = option("", help="Profile in the AWS files to take credentials from; left out, what the AWS environment says.")
+    access_key_id: Secret | None = option(None, help="With `secret_access_key`; left out, the AWS chain is asked, anew after each refusal.")
+    secret_access_key: Secret | None = option(None, help="Of that access key.")
+    session_token: Secret | None = option(None, help="Of temporary credentials.")
+    encryption: Literal["bucket", "AES256", "aws:kms"] = option(
+        "bucket", help="How the store encrypts objects; `bucket`: as it is set there."
+    )
+    kms_key_id: str = option("", help="With `encryption: aws:kms`: the key; left out, that of the account.")
+    partition_by: list[str] = option(factory=list, help="Columns whose values split each parcel into folders, as in `city=London/`.")
+    compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the files are compressed.")
+    row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    connect_timeout: timedelta = option(timedelta(seconds=5), help="Longest wait for a connection, or to send a piece.", minimum=0.1)
+    timeout: timedelta = option(timedelta(seconds=60), help="Longest wait for an answer; an upload gets 1 s more per 64 kB.", minimum=0.1)
+    _account: Account = field(init=False, repr=False, eq=False)
+    _bucket: Bucket | None = field(init=False, default=None, repr=False, eq=False)
+    _conditional: bool = field(init=False, default=True, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        fields = {
+            "prefix": (self.bucket_prefix, "bucket_prefix"),
+            "type": (self.pipeline_type, "pipeline_type"),
+            "region": (self.region, "region"),
+        }
+        self.bucket, self.prefix = filled("bucket", self.bucket, fields), filled("prefix", self.prefix, fields).strip("/")
+        require_bucket(self.bucket)
+        require_folder(self.prefix)
+        require_address(self.endpoint_url)
+        keys = (self.access_key_id, self.secret_access_key, self.session_token)
+        if bool(self.access_key_id) != bool(self.secret_access_key) or (self.session_token and not self.access_key_id):
+            raise OptionError("access_key_id", "and `secret_access_key` go together, and `session_token` with them; give all or none")
+        if self.profile and self.access_key_id:
+            raise OptionError("profile", "and `access_key_id` are two ways to say the same; give one of them")
+        if self.kms_key_id and self.encryption != "aws:kms":
+            raise OptionError("kms_key_id", "goes with `encryption: aws:kms`")
+        self._account = Account(self.region, self.endpoint_url, self.profile, keys, self.connect_timeout, self.timeout)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Files as the options say."""
+        return Encoding(self.compression, self.row_key, self.inserted_at)
+
+    @property
+    def _folder(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def probe(self, schema: pa.Schema) -> str:
+        """Where objects would go. Lists one object, because only an answer with a body says which of the credentials is wrong."""
+        doubt, key = "", schema.get_field_index(ROW)
+        require_columns(schema if self.row_key or key < 0 else schema.remove(key), self.partition_by)
+        with self._sorted_errors(self._folder):
+            try:
+                self._open().client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            except aws.ClientError as error:
+                if code(error) != "AccessDenied":
+                    raise
+                doubt = "; whether it may write there only the first parcel will show, as these credentials may not list the bucket"
+        return f"would write Parquet objects ({self.compression}, {len(schema)} columns) to {self._folder}{doubt}"
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Write the parcel's file under its name, or see that an earlier attempt did."""
+        key, size, there = "", 0, True
+        for content in self._partitions(parcel) if self.partition_by else self._whole(parcel):
+            key = content.key
+            with self._sorted_errors(f"s3://{self.bucket}/{key}"):
+                there = not self._open().write_once(content) and there
+            size += content.size
+        return Receipt(f"s3://{self.bucket}/{key}", {"bytes": size, "already_there": there})
+
+    def close(self) -> None:
+        """Close connections that are kept open between requests."""
+        if self._bucket:
+            self._conditional = self._bucket.conditional  # of the store, not of the connection
+            self._bucket.client.close()
+        self._bucket = None
+
+    def _key(self, name: str) -> str:
+        return f"{self.prefix}/{name}".removeprefix("/")
+
+    def _whole(self, parcel: Parcel) -> Iterator[Content]:
+        yield Content(self._key(f"{parcel.token.name}.parquet"), parcel.path, parcel.sha256)
+
+    def _partitions(self, parcel: Parcel) -> Iterator[Content]:
+        """An object for each, in one order, then the list of them: the parcel is all there when that is.
+
+        A retry goes through all again; what an earlier attempt wrote is known by the parcel it was made from.
+        """
+        objects = []
+        for part in split(parcel.table(), self.partition_by):
+            out, texts = io.BytesIO(), [one.name for one in part.rows.schema if pa.types.is_string(one.type)]
+            table = pa.Table.from_batches([part.rows])
+            pq.write_table(table, out, compression=self.compression, use_dictionary=texts or False)  # type: ignore[arg-type]  # a list of names is allowed as well
+            key = self._key(f"{part.folder}/{parcel.token.name}.parquet")
+            objects.append({"key": key, "rows": part.rows.num_rows})
+            yield Content(key, out.getvalue(), hashlib.sha256(out.getvalue()).hexdigest(), parcel.sha256)
+        listed = json.dumps({"parcel": str(parcel.token), "sha256": parcel.sha256, "rows": parcel.rows, "objects": objects}).encode()
+        key = self._key(f"_manifests/{parcel.token.name}.json")
+        yield Content(key, listed, hashlib.sha256(listed).hexdigest(), parcel.sha256, "application/json")
+
+    def _open(self) -> Bucket:
+        if self._bucket is None:
+            encryption: dict[str, str] = {"ServerSideEncryption": self.encryption} if self.encryption != "bucket" else {}
+            encryption |= {"SSEKMSKeyId": self.kms_key_id} if self.kms_key_id else {}
+            seconds = self.timeout.total_seconds()
+            self._bucket = Bucket(self._account.client(), self.bucket, seconds, encryption, self._conditional)
+        return self._bucket
+
+    @contextmanager
+    def _sorted_errors(self, where: str) -> Iterator[None]:
+        try:
+            yield
+        except (aws.ClientError, aws.BotoCoreError, *ODD) as error:
+            problem = unhappy(error, where) if isinstance(error, aws.ClientError) else unreached(error, where)
+            if isinstance(problem, Refused):
+                self.close()  # the next attempt looks for credentials anew
+            raise problem from None  # its cause holds the whole answer

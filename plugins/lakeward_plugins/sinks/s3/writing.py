@@ -1,0 +1,185 @@
+"""An object that is written only when nothing is there, and is known again by what it was made from."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import re
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions as aws  # type: ignore[import-untyped]  # ships no types
+from attrs import define, frozen
+
+from lakeward import Refused, Retry
+from lakeward_plugins.sinks.s3.answers import status
+
+log = logging.getLogger("lakeward.s3")
+SLOWEST = 64_000  # bytes a second; an upload that is slower is given up and tried again
+LARGE = 64 << 20  # bytes; what is larger goes in parts
+PART = 16 << 20  # bytes of a part; S3 takes no smaller one than 5 MiB, and 10,000 of them
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@frozen
+class Content:
+    """What an object is to be."""
+
+    key: str
+    body: Path | bytes
+    sha256: str
+    """Of the body."""
+    origin: str = ""
+    """The sha256 of the parcel that it was made from, when it is not the parcel itself: it is known again by that."""
+    kind: str = "application/vnd.apache.parquet"
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.body.stat().st_size if isinstance(self.body, Path) else len(self.body)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What is kept beside the object."""
+        return {"sha256": self.sha256} | ({"parcel": self.origin} if self.origin else {})
+
+    def open(self, timeout: float) -> Upload:
+        """The body, to be read until a deadline."""
+        source = io.FileIO(self.body) if isinstance(self.body, Path) else io.BytesIO(self.body)
+        return Upload(source, time.monotonic() + timeout + self.size / SLOWEST)
+
+
+@define
+class Bucket:
+    """Writes into one bucket. Tried again by the kernel only; errors are those of the library, but Retry and Refused for what is there."""
+
+    client: Any
+    name: str
+    timeout: float
+    encryption: Mapping[str, str]
+    """`ServerSideEncryption` and `SSEKMSKeyId`, for each object."""
+    conditional: bool = True
+    """Whether the store knows conditional writes."""
+
+    def write_once(self, content: Content) -> bool:
+        """Write the object; False when it was there already."""
+        large = content.size > LARGE
+        if (large or not self.conditional) and self._has(content):  # a request that saves an upload, or is all there is
+            return False
+        try:
+            self._write_parts(content) if large else self._write(content)
+        except aws.ClientError as error:
+            if status(error) == 412:
+                return not self._has(content, found=True)
+            if status(error) == 501 and self.conditional:
+                self.conditional = False
+                log.warning("s3://%s: the store has no conditional writes; it is asked for each object before that is written", self.name)
+                return self.write_once(content)
+            raise
+        return True
+
+    @property
+    def _condition(self) -> dict[str, str]:
+        return {"IfNoneMatch": "*"} if self.conditional else {}
+
+    def _write(self, content: Content) -> None:
+        with content.open(self.timeout) as body:
+            checksum = base64.b64encode(bytes.fromhex(content.sha256)).decode()
+            answer = self.client.put_object(
+                Bucket=self.name, Key=content.key, Body=body, ContentType=content.kind, Metadata=content.metadata,
+                ChecksumAlgorithm="SHA256", ChecksumSHA256=checksum, **self.encryption, **self._condition,
+            )  # fmt: skip
+        self._require_stored(answer, content)
+
+    def _write_parts(self, content: Content) -> None:
+        """Nothing is visible before the last request. Whatever goes wrong before, the parts are given up: a store bills them for ever."""
+        at = {"Bucket": self.name, "Key": content.key}
+        self._give_up_older(content.key)
+        begun = self.client.create_multipart_upload(**at, ContentType=content.kind, Metadata=content.metadata, **self.encryption)
+        upload = begun.get("UploadId") or ""
+        try:
+            parts = list[dict[str, Any]]()
+            with content.open(self.timeout) as body:
+                while piece := body.read(PART):
+                    number, checksum = len(parts) + 1, base64.b64encode(hashlib.md5(piece, usedforsecurity=False).digest()).decode()
+                    answer = self.client.upload_part(**at, UploadId=upload, PartNumber=number, Body=piece, ContentMD5=checksum)
+                    self._require_stored(answer, content)
+                    parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            done = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            self._require_stored(self.client.complete_multipart_upload(**at, **done, **self._condition), content)
+        except BaseException:
+            self._give_up(content.key, upload)
+            raise
+
+    def _give_up_older(self, key: str) -> None:
+        """Uploads of this key that a killed process left: the name is ours, so they are."""
+        with suppress(aws.ClientError):  # it may not be allowed to list them
+            for upload in self.client.list_multipart_uploads(Bucket=self.name, Prefix=key).get("Uploads", []):
+                if upload["Key"] == key:
+                    self._give_up(key, upload["UploadId"])
+
+    def _give_up(self, key: str, upload: str) -> None:
+        with suppress(aws.ClientError, aws.BotoCoreError, ValueError, TimeoutError):  # the error before it tells more
+            self.client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
+
+    def _require_stored(self, answer: Mapping[str, Any], content: Content) -> None:
+        if not answer.get("ETag"):  # whatever answered, a captive portal say, was not the store, or the answer was cut short
+            raise Retry(f"s3://{self.name}/{content.key}: the answer does not say that the object is stored")
+
+    def _has(self, content: Content, found: bool = False) -> bool:
+        """Whether the object is there with this content; `Refused` when with another."""
+        where = f"s3://{self.name}/{content.key}"
+        try:
+            head = self.client.head_object(Bucket=self.name, Key=content.key)
+        except aws.ClientError as error:
+            if status(error) != 404:
+                raise
+            if found:
+                raise Retry(f"{where}: was there a moment ago and is gone") from error
+            return False
+        mark, wanted = ("parcel", content.origin) if content.origin else ("sha256", content.sha256)
+        stored, size = head["Metadata"].get(mark, ""), content.size
+        if stored != wanted and SHA256.fullmatch(stored):
+            raise Refused(f"{where} is there already with other content; give this sink a prefix of its own, or move that object away")
+        if stored != wanted or (not content.origin and head.get("ContentLength") != size):  # an answer cut short is one for the library
+            raise Retry(f"{where} is there already, but not with this sha256 and {size} bytes; if that stays so, move it away")
+        return True
+
+
+class Upload(io.RawIOBase):
+    """Bytes that are read until a deadline: the library's own timeouts begin anew with each piece."""
+
+    def __init__(self, source: io.FileIO | io.BytesIO, end: float) -> None:
+        self._source, self._end = source, end
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next piece; TimeoutError after the deadline."""
+        if time.monotonic() > self._end:
+            raise TimeoutError(f"the upload is slower than {SLOWEST // 1000} kB/s")
+        return self._source.read(size) or b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always: the library measures it so, and goes back to the start to sign."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As with any file."""
+        return self._source.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As with any file."""
+        return self._source.tell()
+
+    def close(self) -> None:
+        """The file too."""
+        self._source.close()
+        super().close()
