@@ -1,8 +1,8 @@
 """A day in half an hour: does anything grow? `python -m crash.soak --minutes 30`.
 
 A sensor writes 400 rows a second, as eight sensors of one row a second would in fifty times the time. One process of the real program
-lives all the while; its memory, file descriptors, state and spool are looked at every two seconds. Delta tables are compacted every
-minute, beside the program. At the end the sensor stops, the spool must run empty, and the oracle judges.
+lives all the while; its memory, file descriptors, state and spool are looked at every two seconds. The Delta sinks compact
+their tables themselves. At the end the sensor stops, the spool must run empty, and the oracle judges.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
-from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
 
 from crash import pipeline
 from crash.oracle import Verdict, judge
@@ -151,10 +149,8 @@ def soak(folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", 
             while (passed := time.monotonic() - begin) < seconds:
                 time.sleep(min(EVERY, seconds - passed))
                 looks.append(Look.now(folder, life.pid, time.monotonic() - begin))
-                if len(looks) % round(60 / EVERY) == 0:
-                    _compact(folder)
-                    if say:
-                        print(looks[-1], flush=True)
+                if say and len(looks) % round(60 / EVERY) == 0:
+                    print(looks[-1], flush=True)
         stopped = time.monotonic()
         while (emptied := time.monotonic() - stopped) < PATIENCE and (emptied < 3 or any((folder / ".lakeward/crash/spool").iterdir())):
             time.sleep(0.1)
@@ -164,17 +160,6 @@ def soak(folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", 
         kill(life)
     ended(folder, start(folder, ("run", "pipeline.yaml", "--once", "--finish")))
     return Soaked(looks, emptied, judge(folder, sinks), any((folder / "lake").glob("*/_delta_log")))
-
-
-def _compact(folder: Path) -> None:
-    """As whoever looks after the lake does: delta-rs loads the names of all files of a table at each commit, 17 kB each."""
-    for log in (folder / "lake").glob("*/_delta_log"):
-        try:
-            table = DeltaTable(log.parent)
-            table.optimize.compact()
-            table.create_checkpoint()
-        except CommitFailedError as error:  # the sink was first; in a minute we try again
-            print(f"{log.parent.name} was not compacted: {str(error)[:100]}", flush=True)
 
 
 def main() -> None:

@@ -180,9 +180,14 @@ def test_syncs_data_then_log_of_each_commit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fsync)
     deliver(tmp_path, READINGS, 2)
+    assert [seen[0], seen[1].parent, *seen[2:]] == [Path(), Path("_delta_log"), Path("_delta_log")]
+    assert seen[1].name.startswith("_commit_s-0123abcd-0000-0000000002-"), "the commit itself, before it has its name"
+    seen.clear()
+    DeltaTable(tmp_path / "table").alter.add_constraint({"known": "temperature > -100"})
+    deliver(tmp_path, READINGS.slice(0, 1), 3)  # rows must be looked at, so delta-rs writes them
     log = tmp_path / "table" / "_delta_log"
-    added = [json.loads(line)["add"]["path"] for line in (log / f"{1:020d}.json").read_text().splitlines() if '"add"' in line]
-    assert seen == [Path(added[0]), Path(), Path("_delta_log", f"{1:020d}.json"), Path("_delta_log")]
+    added = [json.loads(line)["add"]["path"] for line in (log / f"{3:020d}.json").read_text().splitlines() if '"add"' in line]
+    assert seen == [Path(added[0]), Path(), Path("_delta_log", f"{3:020d}.json"), Path("_delta_log")]
 
 
 def test_file_that_a_power_cut_took_is_refused_by_name(tmp_path):

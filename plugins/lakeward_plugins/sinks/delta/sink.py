@@ -1,0 +1,248 @@
+"""Rows into a Delta Lake table: each parcel is one commit, which also notes in the table that the parcel is in.
+
+The note is an application transaction (the Delta protocol's `txn` action): an application id for the sink and epoch, and the
+sequence number of the parcel. Before a parcel is appended, the table is asked whether it has that number already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from attrs import define, field
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward.durable import require_writable
+from lakeward.options import Address
+from lakeward.partitions import require_columns
+from lakeward.secrets import Secret
+from lakeward.upserts import newest
+from lakeward_plugins.sinks.delta import tail
+from lakeward_plugins.sinks.delta.fitting import Policy, add_columns, fitted, fitting
+from lakeward_plugins.sinks.delta.merging import merge
+from lakeward_plugins.sinks.delta.place import LOG, Place, short
+from lakeward_plugins.sinks.delta.shipping import can_ship, commit, upload
+from lakeward_plugins.sinks.delta.store import Store
+from lakeward_plugins.sinks.delta.upkeep import Upkeep
+
+ATTEMPTS = 5  # commits lost to other writers in a row before the kernel's backoff takes over
+SECOND = timedelta(seconds=1)
+COMPRESSIONS: dict[str, Any] = {"snappy": "SNAPPY", "zstd": "ZSTD", "gzip": "GZIP", "none": "UNCOMPRESSED"}
+
+
+@define
+class Known:
+    """What the last commit left in memory, so that the next one need not look at the whole table again."""
+
+    table: DeltaTable
+    """As it was when it was last loaded or brought up to date."""
+    version: int
+    """Of the last commit; the table may be some versions older, but was the same in all but its rows."""
+    notes: dict[str, int] = field(factory=dict)
+    """Those of our own commits since then."""
+
+    def last(self, note: Transaction) -> int:
+        """The newest number under the note's id, -1 when there is none."""
+        inside = self.table.transaction_version(note.app_id)
+        return max(-1 if inside is None else inside, self.notes.get(note.app_id, -1))
+
+
+@define
+class DeltaSink:
+    """A Delta Lake table in a local folder or in S3; made with the first parcel when it is not there.
+
+    Rows must have the columns of the table, in any order. Any number of sinks, of any number of machines, can write to one table.
+    delta-rs, which does the writing, syncs nothing to disk; in a local folder this sink syncs the files of a commit right after it,
+    before it gives its receipt. A power cut within those milliseconds may leave a commit whose file is cut short; the sink then
+    refuses and names the file.
+    """
+
+    path: Address = option(help="Folder of the table, or `s3://bucket/table`; made when it is not there.")
+    partition_by: list[str] = option(factory=list, help="Columns whose values split a table that is made into folders.")
+    new_columns: Policy = option("refuse", help="What to do about columns that the table does not have.")
+    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
+    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    create: bool = option(True, help="Make the table when it is not there; otherwise that is an error.")
+    compact_every: int = option(100, help="Make small files into large ones after so many commits; 0 for never.", minimum=0)
+    keep_removed: timedelta = option(timedelta(days=7), help="How long files stay that no version needs.", minimum=3600)
+    history: timedelta = option(timedelta(days=1), help="Of a table that is made: how long its older versions can be read.", minimum=0)
+    compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the data files are compressed.")
+    row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    region: str = option("", help="Region of the bucket; left out, what the AWS environment says.")
+    endpoint_url: str = option("", help="Address of a store that is not AWS, such as https://minio.local:9000.")
+    access_key_id: Secret | None = option(None, help="With `secret_access_key`; left out, the AWS chain is asked.")
+    secret_access_key: Secret | None = option(None, help="Of that access key.")
+    session_token: Secret | None = option(None, help="Of temporary credentials.")
+    timeout: timedelta = option(timedelta(seconds=60), help="Longest wait for one answer of S3.", minimum=0.1)
+    _place: Place = field(init=False, repr=False, eq=False)
+    _upkeep: Upkeep = field(init=False, repr=False, eq=False)
+    _options: dict[str, str] | None = field(init=False, default=None, repr=False, eq=False)
+    _known: Known | None = field(init=False, default=None, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.revision and not self.upsert_by:
+            raise OptionError("revision", "goes with `upsert_by`, the columns that name a row")
+        if bool(self.access_key_id) != bool(self.secret_access_key) or (self.session_token and not self.access_key_id):
+            raise OptionError("access_key_id", "and `secret_access_key` go together, and `session_token` with them; give all or none")
+        uri, store = str(self.path).rstrip("/"), None
+        if "://" in uri:
+            bucket, _, prefix = uri.partition("://")[2].partition("/")
+            keys = (self.access_key_id, self.secret_access_key, self.session_token)
+            store = Store(bucket, prefix, self.region, self.endpoint_url, keys, self.timeout.total_seconds())
+        self._place = Place(uri if store else str(Path(self.path).absolute()), store)
+        self._upkeep = Upkeep(self.compact_every, self.keep_removed)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Files as the options say."""
+        return Encoding(self.compression, self.row_key, self.inserted_at)
+
+    def probe(self, schema: pa.Schema) -> str:
+        """Whether the rows would fit into the table; `OptionError` or `Refused` when not."""
+        if self._place.local:
+            require_writable(self._place.local, "path")
+        with self._place.sorted_errors():
+            table = self._place.load()
+        key = schema.get_field_index(ROW)
+        self._fitting(schema if self.row_key or key < 0 else schema.remove(key), table)
+        what = f"append to version {table.version()} of" if table else "make"
+        return f"would {what} the Delta table {self._place.uri}"
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Append the rows and the note in one commit, unless the note is there."""
+        token = parcel.token
+        note = Transaction(f"lakeward/{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number)
+        problem, where = "", self._place.uri
+        with self._place.sorted_errors():
+            for _ in range(ATTEMPTS):
+                known, self._known = self._newest(), None  # whatever goes wrong after this, the table is loaded anew
+                if known and known.last(note) >= note.version:
+                    version = self._require_whole()
+                    return Receipt(where, {"version": version, "already_there": True})
+                try:
+                    return Receipt(where, {"version": self._commit(parcel, known, note), "already_there": False})
+                except CommitFailedError as error:  # another writer was first; it may have been an earlier attempt of ours: look again
+                    problem = short(error)
+        raise Retry(f"{where}: could not commit, other writers were first {ATTEMPTS} times in a row: {problem}")
+
+    def close(self) -> None:
+        """Close connections that are kept open between requests."""
+        self._known = None
+        if self._place.store:
+            self._place.store.forget()
+
+    def _newest(self) -> Known | None:
+        known, folder = self._known, self._place.local
+        options = self._place.options()
+        if options != self._options:  # credentials that end, of a role say, were renewed
+            known, self._options = None, options
+        if known and folder and tail.is_current(folder / LOG, known.version):
+            return known
+        table = self._place.newest(known.table) if known and not folder else self._place.load()
+        return Known(table, table.version()) if table else None
+
+    def _require_whole(self) -> int:
+        """An earlier attempt made the commit, but may have ended before it was durable."""
+        table = self._place.load()
+        if table is None:
+            raise Retry(f"{self._place.uri}: the table was there a moment ago and is gone")
+        self._place.require_whole(table)
+        return table.version()
+
+    def _fitting(self, schema: pa.Schema, table: DeltaTable | None) -> tuple[pa.Schema, Sequence[str]]:
+        if table is None and not self.create:
+            raise Refused(f"{self._place.uri}: there is no Delta table; make it, correct `path`, or leave out `create: false`")
+        require_columns(schema, [] if table else self.partition_by)
+        if table and self.partition_by and table.metadata().partition_columns != self.partition_by:
+            there = table.metadata().partition_columns
+            raise Refused(f"{self._place.uri}: the table is there with partition_by {there}, not {self.partition_by}; correct the option")
+        return fitting(schema, table, self._place.uri, self.new_columns)
+
+    def _commit(self, parcel: Parcel, known: Known | None, note: Transaction) -> int:
+        """The version after the commit, which is checked against the very table that was asked for the note."""
+        table, before = (known.table, known.version) if known else (None, -1)
+        schema = pq.read_schema(parcel.path).remove_metadata()
+        try:
+            stored, added = self._fitting(schema, table)
+        except Rejected as error:  # by the policy for new columns: all of them
+            raise Rejected(str(error), range(parcel.rows)) from None
+        if table and added:
+            table.update_incremental()
+            add_columns(table, [stored.field(name) for name in added])
+            before = table.version()
+        self._place.prepare()
+        if table is None and self._place.store:  # so that a data file is never uploaded by delta-rs, which panics when that fails
+            table = self._make(stored)
+        if table and not self.upsert_by and can_ship(parcel, table):
+            self._known = known  # but an upload that fails has changed nothing
+            files = upload(parcel, schema, table, self._place)
+            self._known = None
+            version = commit(files, table, before, self._place, note, parcel.token.name)
+        else:
+            table = self._write(parcel, table, stored, note)
+            version = table.version()
+            self._place.sync_commits(range(before + 1, version + 1))
+        table = self._upkeep.after(table, before, version, self._place)
+        notes = (known.notes if known else {}) | {note.app_id: note.version}
+        self._known = Known(table, max(version, table.version()), notes) if table else None
+        return version
+
+    def _write(self, parcel: Parcel, table: DeltaTable | None, stored: pa.Schema, note: Transaction) -> DeltaTable:
+        """Rows that must be cast, checked, split or merged are encoded by delta-rs; the table with them."""
+        misfits: list[Exception] = []
+        # a new table's commit has nothing to be checked against: if it were tried again as version 1, the rows would be there twice
+        retries = tail.CROWD if table and not self.upsert_by else 0
+        properties = CommitProperties(app_transactions=[note], max_commit_retries=retries)
+        if table:
+            table.update_incremental()
+        batches, writer = parcel.batches(), WriterProperties(compression=COMPRESSIONS[self.compression])
+        if self.upsert_by:
+            batches = iter([newest(parcel.table(), self.upsert_by, self.revision)])
+        first = next(batches)
+        rows = fitted(chain([first], batches), stored, misfits)
+        try:
+            if table and self.upsert_by:
+                merge(next(rows), table, self.upsert_by, self.revision, properties, writer)
+            else:
+                write_deltalake(
+                    table or self._place.uri,
+                    pa.RecordBatchReader.from_batches(stored, rows),
+                    mode="append" if table else "error",
+                    schema_mode="merge" if table and len(stored) < len(table.schema().fields) else None,
+                    partition_by=None if table else self.partition_by or None,
+                    configuration=None if table else self._configuration(),
+                    commit_properties=properties,
+                    writer_properties=writer,
+                    storage_options=None if table else self._place.options(),
+                )
+        except (DeltaError, OSError) as error:
+            if misfits:
+                raise misfits[0] from None
+            if table is None and self._place.load():
+                raise CommitFailedError("another writer made the table first") from error
+            raise
+        made = table or self._place.load()
+        assert made, "a table that was just written is there"  # noqa: S101
+        return made
+
+    def _make(self, stored: pa.Schema) -> DeltaTable:
+        made = {"partition_by": self.partition_by or None, "configuration": self._configuration(), "storage_options": self._place.options()}
+        try:
+            return DeltaTable.create(self._place.uri, stored, **made)  # type: ignore[arg-type]
+        except (DeltaError, OSError) as error:
+            if self._place.load():
+                raise CommitFailedError("another writer made the table first") from error
+            raise
+
+    def _configuration(self) -> dict[str, str | None]:
+        """Of a table that is made: checkpoints as Spark makes them, as without them each commit costs more than the one before."""
+        times = {"logRetentionDuration": self.history, "deletedFileRetentionDuration": self.keep_removed}
+        return {"delta.checkpointInterval": "10", **{f"delta.{name}": f"interval {time // SECOND} seconds" for name, time in times.items()}}

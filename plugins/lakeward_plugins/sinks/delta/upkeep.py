@@ -1,0 +1,66 @@
+"""What keeps commits cheap: delta-rs looks at every file of a table at each commit, so there must be few."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+
+from attrs import define, field
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
+
+from lakeward_plugins.sinks.delta import tail
+from lakeward_plugins.sinks.delta.compaction import compact
+from lakeward_plugins.sinks.delta.place import LOG, Place, short
+
+log = logging.getLogger("lakeward.delta")
+SMALL = 8 << 20  # bytes; every time, files up to here are made into one
+LARGE = 32 << 20  # bytes; every tenth time, files up to here
+CHECKPOINT = 10  # versions, as Spark does
+DAY = timedelta(days=1)
+
+
+@define
+class Upkeep:
+    """Small files made into large ones, and files removed that no version needs.
+
+    By the number of the version, so of many writers one does it. Whatever goes wrong is told and left for the next time: the rows are in.
+    """
+
+    every: int
+    keep_removed: timedelta
+    _vacuumed: float = field(factory=time.monotonic)
+
+    def after(self, table: DeltaTable, before: int, version: int, place: Place) -> DeltaTable | None:
+        """Called after each commit; gives the table, maybe brought up to date, or nothing when it should be loaded anew."""
+        before = max(0, before)
+        if version // CHECKPOINT == before // CHECKPOINT:
+            return table
+        try:
+            table.update_incremental()
+            if self.every and version // self.every != before // self.every:
+                self._compact(table, version // self.every, place)
+            table.create_checkpoint()
+        except CommitFailedError as error:
+            log.info("%s: files are made larger another time, as other writers were first: %s", place.uri, short(error))
+        except Exception as error:  # noqa: BLE001  # whatever the libraries raise: the rows are in
+            log.warning("%s: the rows are in, but the table could not be tidied: %s", place.uri, short(error))
+        else:
+            return table
+        return None
+
+    def _compact(self, table: DeltaTable, number: int, place: Place) -> None:
+        """Also removes the part of the log that is older than `history` and before a checkpoint."""
+        known = table.version()
+        table.cleanup_metadata()
+        if place.local:
+            tail.tidy(place.local / LOG)
+        compact(table, place, SMALL if number % 10 else LARGE)
+        table.update_incremental()  # files that the table is not known to have would be removed
+        if time.monotonic() - self._vacuumed > min(DAY, self.keep_removed).total_seconds():
+            hours = int(self.keep_removed / timedelta(hours=1))
+            table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+            self._vacuumed = time.monotonic()
+        table.update_incremental()
+        place.sync_commits(range(known + 1, table.version() + 1))

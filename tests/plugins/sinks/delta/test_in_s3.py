@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from datetime import time, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from faultproxy import FAULTS, FaultProxy
+from s3_server import ALONE
+
+from lakeward import OptionError, Parcel, Refused, Retry
+from lakeward.secrets import Secret, redact
+from lakeward.testing import SinkContract, make_parcel
+from lakeward_plugins.sinks.delta import DeltaSink
+from lakeward_plugins.sinks.delta.store import Store
+
+READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
+
+
+def parcel_of(tmp_path: Path, sequence: int = 1, rows: pa.RecordBatch = READINGS, **token: Any) -> Parcel:
+    return make_parcel(tmp_path / "spool", rows, sequence=sequence, **token)
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+class TestDeltaSinkInS3(SinkContract):
+    watched = False  # there are no files to watch: a version is there when its object is
+
+    @pytest.fixture(autouse=True)
+    def at_the_store(self, sink_of, table_in) -> None:
+        self.sink_of, self.table_in = sink_of, table_in
+
+    def make(self, tmp_path: Path) -> DeltaSink:
+        return self.sink_of()
+
+    def read_back(self, tmp_path: Path) -> pa.Table:
+        table = self.table_in()
+        seen = table.to_pyarrow_table() if table else pa.table({})
+        place = seen.schema.get_field_index("a_time64")  # Delta has no time of day: it is text
+        if place < 0:
+            return seen
+        times = [None if text is None else time.fromisoformat(text) for text in seen["a_time64"].to_pylist()]
+        return seen.set_column(place, "a_time64", pa.array(times, pa.time64("us")))
+
+
+def test_the_spooled_file_itself_is_the_data_file(s3, bucket, sink_of, table_in, tmp_path):
+    sink = sink_of()
+    for sequence in (1, 2, 2):
+        sink.deliver(parcel_of(tmp_path, sequence))
+    parcel = parcel_of(tmp_path, 2)
+    objects = s3.objects(bucket, "lake/t/")
+    assert objects[f"lake/t/{parcel.token.name}.parquet"] == parcel.path.read_bytes()
+    assert len([key for key in objects if key.endswith(".parquet")]) == 2
+    table = table_in()
+    assert table.transaction_version("lakeward/0123abcd/p/s/0") == 2 << 31
+    assert duckdb.from_arrow(table.to_pyarrow_dataset()).aggregate("count(*), count(sensor)").fetchall() == [(6, 4)]
+
+
+# -- many writers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+def test_writers_at_once_to_one_table_lose_nothing(sink_of, table_in, tmp_path):
+    """Ten begin together, before the table is there, and compact it all the time."""
+    begin = threading.Barrier(10)
+
+    def write(number: int) -> list[bool]:
+        sink = sink_of(compact_every=10)
+        begin.wait()
+        return [retried(sink, parcel_of(tmp_path / str(number), sequence, sink=f"w{number}")) for sequence in (1, 2, 3)]
+
+    with ThreadPoolExecutor(10) as pool:
+        told = [there for each in pool.map(write, range(10)) for there in each]
+    assert told == [False] * 30
+    assert table_in().to_pyarrow_dataset().count_rows() == 30 * 3
+
+
+def retried(sink: DeltaSink, parcel: Parcel, attempts: int = 40) -> bool:
+    for _ in range(attempts):
+        try:
+            return bool(sink.deliver(parcel).details["already_there"])
+        except Retry:
+            pass
+    raise AssertionError(f"gave up after {attempts} attempts")
+
+
+# -- a bad network -----------------------------------------------------------------------------------------------------
+
+
+PARCELS, SPOILED = int(os.environ.get("PARCELS", "30")), float(os.environ.get("SPOILED", "0.3"))
+"""`PARCELS=120 SPOILED=0.5 pytest ...` takes some minutes."""
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+def test_parcels_through_a_network_that_spoils_requests_are_there_once(s3, sink_of, table_in, tmp_path):
+    outcomes = Counter[bool]()
+    with FaultProxy(s3.url, p=SPOILED, seed=5, hang=0.4, retry_after=0) as proxy:
+        sink = sink_of(endpoint_url=proxy.url, timeout=timedelta(seconds=0.3), compact_every=20)
+        for sequence in range(1, PARCELS + 1):
+            outcomes[retried(sink, parcel_of(tmp_path, sequence), 200)] += 1
+        counts = dict(proxy.counts)
+    print("requests by fault:", counts, "already there:", outcomes)
+    table = table_in()
+    assert table.to_pyarrow_dataset().count_rows() == 3 * PARCELS
+    assert table.transaction_version("lakeward/0123abcd/p/s/0") == PARCELS << 31
+    assert {fault: count for fault, count in counts.items() if count < 20} == {}
+    assert counts.keys() == {*FAULTS, "ok"}
+
+
+KILLED = """
+import os, sys, threading, time, random
+from pathlib import Path
+from lakeward.components import Parcel, Token
+from lakeward.secrets import Secret
+from lakeward_plugins.sinks.delta import DeltaSink
+from lakeward_plugins.sinks.delta.store import Store
+file, sequence, uri, url, key, secret = sys.argv[1:]
+sink = DeltaSink(uri, endpoint_url=url, access_key_id=Secret(key, "x"), secret_access_key=Secret(secret, "y"))
+def die():
+    time.sleep(random.Random(int(sequence)).uniform(0.01, 0.25))
+    os.kill(os.getpid(), 9)
+threading.Thread(target=die).start()
+for number in range(int(sequence), int(sequence) + 10_000):
+    sink.deliver(Parcel(Token("p", "s", "0123abcd", 0, number), Path(file), 3, "x" * 64))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+def test_killed_twenty_times_at_any_moment_each_parcel_is_there_once(s3, bucket, sink_of, table_in, tmp_path):
+    environment, parcel = {**os.environ, **ALONE, "PYTHONPATH": os.pathsep.join(sys.path)}, parcel_of(tmp_path)
+    done = 0
+    for _ in range(20):
+        arguments = [str(parcel.path), str(done + 1), f"s3://{bucket}/lake/t", s3.url, s3.access_key_id, s3.secret_access_key]
+        ran = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, check=False, capture_output=True, text=True)
+        assert ran.returncode == -9, ran.stderr
+        done = int(ran.stdout.split()[-1]) if ran.stdout.split() else done
+        table = table_in()
+        if table:  # what it had said is there, and maybe one more
+            assert table.to_pyarrow_dataset().count_rows() in (3 * done, 3 * (done + 1))
+    sink_of().deliver(parcel_of(tmp_path, done + 1))
+    assert table_in().to_pyarrow_dataset().count_rows() == 3 * (done + 1)
+
+
+# -- what a human must mend --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+def test_what_a_human_must_mend_is_refused_in_one_line(s3, bucket, sink_of, tmp_path, there):
+    if there:
+        sink_of().deliver(parcel_of(tmp_path))
+    reader, secret = s3.user("s3:GetObject", "s3:ListBucket")
+    wrong = [
+        ({"secret_access_key": Secret("wrong-and-long-enough", "env:S")}, "SignatureDoesNotMatch.*check access_key_id"),
+        ({"access_key_id": Secret("AKIAXXXXXXXXXXXXXXXX", "env:S")}, "InvalidAccessKeyId.*check access_key_id"),
+        ({"path": "s3://no-such-bucket/t"}, "NoSuchBucket.*make the bucket, or correct `path`"),
+        ({"access_key_id": Secret(reader, "r"), "secret_access_key": Secret(secret, "s")}, "AccessDenied.*s3:GetObject, s3:PutObject"),
+        ({"access_key_id": None, "secret_access_key": None}, "there are no credentials; check access_key_id"),
+    ]
+    for options, message in wrong:
+        with pytest.raises(Refused, match=message) as caught:
+            sink_of(**options).deliver(parcel_of(tmp_path, 2))
+        assert str(caught.value).isprintable()
+    with pytest.raises(Refused, match=r"s3://.*/none: there is no Delta table; make it, correct `path`, or leave out `create: false`"):
+        sink_of(path=f"s3://{bucket}/none", create=False).deliver(parcel_of(tmp_path, 2))
+
+
+def test_nobody_listening_is_tried_again(sink_of, tmp_path):
+    with pytest.raises(Retry, match="Connection refused"):
+        sink_of(endpoint_url="http://127.0.0.1:9").deliver(parcel_of(tmp_path))
+
+
+def test_credentials_of_a_profile_are_found_and_mended_without_a_restart(s3, sink_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_PROFILE", "node")
+    entry = "[node]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
+    (tmp_path / "credentials").write_text(entry.format(s3.access_key_id, "wrong-and-long-enough"))
+    sink = sink_of(access_key_id=None, secret_access_key=None)
+    with pytest.raises(Refused, match="SignatureDoesNotMatch"):
+        sink.deliver(parcel_of(tmp_path))
+    (tmp_path / "credentials").write_text(entry.format(s3.access_key_id, s3.secret_access_key))
+    assert sink.deliver(parcel_of(tmp_path)).details["already_there"] is False
+    assert redact(f"{s3.access_key_id} {s3.secret_access_key}") == "*** ***"
+
+
+def test_a_store_that_has_no_conditional_writes_is_refused(s3, bucket, sink_of, tmp_path):
+    with FaultProxy(s3.url, lacks="If-None-Match") as proxy, pytest.raises(Refused, match=r"501.*the store has no conditional writes"):
+        sink_of(endpoint_url=proxy.url).deliver(parcel_of(tmp_path))
+    assert [key for key in s3.objects(bucket) if key.endswith(".parquet")] == []
+
+
+def test_a_store_that_ignores_the_condition_is_refused(alone):
+    """It says 200 to each write, as some do."""
+
+    class Yes(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(200)
+            self.send_header("ETag", '"0"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Yes) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        store = Store("lake", "t", "", f"http://127.0.0.1:{server.server_port}", (Secret("k" * 8, "k"), Secret("s" * 8, "s"), None), 10)
+        try:
+            with pytest.raises(Refused, match="s3://lake/t: the store has no conditional writes, without which two"):
+                store.require_conditional()
+        finally:
+            store.forget()
+            server.shutdown()
+            thread.join()
+
+
+def test_the_libraries_do_not_tell_what_they_send_even_when_all_is_logged(s3, sink_of, tmp_path, caplog):
+    before = {name: logging.getLogger(name).level for name in ("boto3", "botocore", "urllib3")}
+    try:
+        for name in before:
+            logging.getLogger(name).setLevel(logging.NOTSET)
+        with caplog.at_level(logging.DEBUG):
+            sink = sink_of()
+            sink.deliver(parcel_of(tmp_path))
+            sink.deliver(parcel_of(tmp_path, 2))
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+    for value in (s3.secret_access_key, s3.access_key_id):
+        assert value not in caplog.text + repr(sink) + repr(sink._place)
+
+
+@pytest.mark.parametrize("path", ["s3://lake", "s3://lake/", "gs://lake/t", "s3://lake/a b", "s3://lake/a%20b", "s3://lake//t"])
+def test_an_address_that_cannot_be_a_table_is_a_mistake(path):
+    with pytest.raises(OptionError, match=r"path: .* is neither a folder nor like s3://bucket/table"):
+        DeltaSink(path)
