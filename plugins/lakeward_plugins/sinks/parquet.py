@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import define, field
 
-from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
+from lakeward.partitions import require_columns, split
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,11 +32,13 @@ class ParquetSink:
     """One Parquet file for each parcel, `<path>/<token>.parquet`. Readers never see a part of a file.
 
     A folder belongs to one sink. Do not change files in it while parcels wait in the spool: a file and its spooled parcel
-    may be one and the same on disk.
+    may be one and the same on disk. With `partition_by` there is one file for each partition, `<path>/city=London/<token>.parquet`;
+    each appears whole, one after the other.
     """
 
     path: Path = option(help="Folder for the files; made when it is not there.")
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the files are compressed.")
+    partition_by: list[str] = option(factory=list, help="Columns whose values split each parcel into folders, as in `city=London/`.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
     _made: bool = field(init=False, default=False)
@@ -48,10 +51,14 @@ class ParquetSink:
     def probe(self, schema: pa.Schema) -> str:
         """Where files would go; `OptionError` or `Refused` when they could not."""
         require_writable(self.path, "path")
+        key = schema.get_field_index(ROW)
+        require_columns(schema if self.row_key or key < 0 else schema.remove(key), self.partition_by)
         return f"would write Parquet files ({self.compression}, {len(schema)} columns) to {self.path}"
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Put the parcel's file under its final name; a retry finds it there."""
+        if self.partition_by:
+            return self._deliver_partitions(parcel)
         target = self.path / f"{parcel.token.name}.parquet"
         with _sorted_errors(self.path):
             self._make_folder()
@@ -59,6 +66,27 @@ class ParquetSink:
                 _ship(parcel.path, target)
             sync(self.path)  # on a retry too: the first attempt may have ended before this line
             return Receipt(str(target), {"bytes": target.stat().st_size})
+
+    def _deliver_partitions(self, parcel: Parcel) -> Receipt:
+        """A retry writes all again, over what is there: the same rows under the same names."""
+        import pyarrow as pa  # they are for those who partition
+        import pyarrow.parquet as pq
+
+        size = 0
+        with _sorted_errors(self.path):
+            self._make_folder()
+            for partition in split(parcel.table(), self.partition_by):
+                folder = self.path.absolute() / partition.folder
+                make_folder(folder)
+                part = folder / f".{parcel.token.name}.part"
+                texts = [one.name for one in partition.rows.schema if pa.types.is_string(one.type)]
+                table = pa.Table.from_batches([partition.rows])
+                pq.write_table(table, part, compression=self.compression, use_dictionary=texts or False)  # type: ignore[arg-type]  # a list of names is allowed as well
+                sync(part)
+                size += part.stat().st_size
+                part.rename(folder / f"{parcel.token.name}.parquet")
+                sync(folder)
+        return Receipt(str(self.path), {"bytes": size})
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -238,3 +238,25 @@ def test_probe_refuses_a_folder_without_write_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(Refused, match="may not write there; give it write permission"):
         ParquetSink(tmp_path / "lake").probe(READINGS.schema)
+
+
+# -- partitions --------------------------------------------------------------------------------------------------------
+
+CITIES = pa.record_batch({"city": ["London", "a b", None, "London"], "n": [1, 2, 3, 4]})
+
+
+def test_each_partition_is_a_file_in_a_folder_of_its_name_and_a_retry_writes_the_same(tmp_path):
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    parcel = make_parcel(tmp_path / "spool", CITIES, encoding=sink.encoding)
+    receipts = [sink.deliver(parcel) for _ in range(2)]
+    assert receipts[0] == receipts[1]
+    name = f"{parcel.token.name}.parquet"
+    files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert files == [f"city={city}/{name}" for city in ("London", "__HIVE_DEFAULT_PARTITION__", "a_x20_b")]
+    found = duckdb.sql(f"SELECT city, n FROM read_parquet('{tmp_path}/out/*/*.parquet', hive_partitioning=true) ORDER BY n").fetchall()
+    assert found == [("London", 1), ("a_x20_b", 2), (None, 3), ("London", 4)]
+
+
+def test_a_column_that_cannot_name_a_folder_is_refused_beforehand(tmp_path):
+    with pytest.raises(Refused, match="partition_by: the rows have no column 'town'"):
+        ParquetSink(tmp_path / "out", partition_by=["town"]).probe(CITIES.schema)

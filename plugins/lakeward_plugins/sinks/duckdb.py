@@ -1,0 +1,114 @@
+"""Rows into a table of a DuckDB file: a copy on the node that can be asked at once, with windows and alerts kept in their last revision.
+
+Rows and the number of their parcel are written in one transaction, so a parcel that comes again is known. The file is open only while
+a parcel is delivered: DuckDB lets nobody else in while somebody writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from attrs import define
+
+from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
+from lakeward.durable import make_folder, require_writable
+from lakeward.upserts import newest
+
+NOTES = '"_lakeward_parcels"'
+
+
+@define
+class DuckDBSink:
+    """A table in a DuckDB file; both are made when they are not there, and columns that the rows have and the table has not are added.
+
+    Other programs can open the file between two deliveries; while one of them has it open, rows wait.
+    """
+
+    path: Path = option(help="The DuckDB file.")
+    table: str = option(help="Name of the table.")
+    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
+    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+
+    @property
+    def encoding(self) -> Encoding:
+        """Rows are read back, so the cheapest."""
+        return Encoding("snappy", self.row_key, self.inserted_at)
+
+    def probe(self, schema: pa.Schema) -> str:
+        """Where rows would go."""
+        require_writable(self.path.parent, "path")
+        return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Insert the rows and note the parcel in one transaction, unless it is noted."""
+        token = parcel.token
+        note = [f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number]
+        rows = parcel.table()
+        if self.upsert_by:
+            rows = newest(rows, self.upsert_by, self.revision)
+        with self._transaction() as database:
+            database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT)")
+            there = database.execute(f"SELECT 1 FROM {NOTES} WHERE id = ? AND number >= ?", note).fetchone() is not None
+            if not there:
+                self._insert(database, rows)
+                database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?)", note)
+        return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _insert(self, database: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> None:
+        database.register("_new", pa.Table.from_batches([rows]))
+        table = _quoted(self.table)
+        ours = _types(database, "_new")
+        if renamed := [name for name in rows.schema.names if name not in ours]:
+            raise Refused(f"column {renamed[0]!r}: DuckDB would give it another name; rename it with schematize")
+        database.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM _new LIMIT 0")
+        theirs = _types(database, table)
+        for name, kind in ours.items():
+            if name not in theirs:
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)} {kind}")
+            elif theirs[name] != kind and not pa.types.is_null(rows.schema.field(name).type):
+                raise Refused(
+                    f"{self.path}: column {name!r} is {kind} in rows and {theirs[name]} in table {self.table}; cast it with schematize"
+                )
+        if self.upsert_by:
+            same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
+            newer = f" AND s.{_quoted(self.revision)} > t.{_quoted(self.revision)}" if self.revision else ""
+            database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same}{newer}")
+            database.execute(
+                f"INSERT INTO {table} BY NAME SELECT * FROM _new AS s WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
+            )
+        else:
+            database.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _new")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        make_folder(self.path.absolute().parent)
+        try:
+            with duckdb.connect(str(self.path), config={"threads": 1}) as database:
+                database.begin()
+                yield database
+                database.commit()
+        except (duckdb.IOException, OSError) as error:
+            raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise Refused(f"{self.path}: table {self.table} does not take the rows: {_short(error)}") from error
+
+
+def _types(database: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
+    return {name: kind for name, kind, *_ in database.execute(f"DESCRIBE {relation}").fetchall()}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

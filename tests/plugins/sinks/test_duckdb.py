@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+
+from lakeward import Receipt, Refused, Rejected, Retry
+from lakeward.testing import SinkContract, make_parcel
+from lakeward_plugins.sinks.duckdb import DuckDBSink
+
+READINGS = pa.record_batch({"sensor": ["a", "b"], "temperature": [1.5, None]})
+FILE = "copy.duckdb"
+WINDOWS = {"upsert_by": ["window_id"], "revision": "revision"}
+
+
+def deliver(tmp_path: Path, rows: pa.RecordBatch, sequence: int = 1, **options: Any) -> Receipt:
+    sink = DuckDBSink(tmp_path / FILE, "readings", **options)
+    return sink.deliver(make_parcel(tmp_path / "spool", rows, sequence=sequence, encoding=sink.encoding))
+
+
+def read(tmp_path: Path, sql: str = "SELECT * FROM readings") -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(tmp_path / FILE), read_only=True) as database:
+        return database.execute(sql).fetchall()
+
+
+class TestDuckDBSink(SinkContract):
+    watched = False  # nobody can open the file while the sink writes
+    unsupported = ()
+
+    def make(self, tmp_path: Path) -> DuckDBSink:
+        return DuckDBSink(tmp_path / FILE, "readings")
+
+    def read_back(self, tmp_path: Path) -> pa.Table:
+        if not (tmp_path / FILE).exists():
+            return pa.table({})
+        with duckdb.connect(str(tmp_path / FILE), read_only=True) as database:
+            names = [name for (name,) in database.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+            return database.sql("SELECT * FROM readings").to_arrow_table() if "readings" in names else pa.table({})
+
+
+# -- windows and alerts ------------------------------------------------------------------------------------------------
+
+
+def windows(*rows: tuple[str, int, float]) -> pa.RecordBatch:
+    ids, revisions, means = zip(*rows, strict=True)
+    return pa.record_batch({"window_id": ids, "revision": revisions, "mean": means})
+
+
+def test_of_each_window_the_greatest_revision_stays(tmp_path):
+    deliver(tmp_path, windows(("a", 1, 1.0), ("b", 1, 2.0), ("a", 2, 1.5)), 1, **WINDOWS)
+    deliver(tmp_path, windows(("b", 3, 2.5), ("a", 1, 9.0), ("c", 1, 7.0)), 2, **WINDOWS)
+    deliver(tmp_path, windows(("b", 2, 0.0)), 3, **WINDOWS)
+    assert sorted(read(tmp_path)) == [("a", 2, 1.5), ("b", 3, 2.5), ("c", 1, 7.0)]
+
+
+def test_a_row_without_a_key_is_rejected_and_nothing_is_written(tmp_path):
+    rows = pa.record_batch({"window_id": ["a", None], "revision": [1, 1]})
+    with pytest.raises(Rejected, match="has no key, or no revision") as caught:
+        deliver(tmp_path, rows, **WINDOWS)
+    assert caught.value.rows == (1,)
+
+
+def test_a_key_that_the_rows_do_not_have_is_refused(tmp_path):
+    with pytest.raises(Refused, match="the rows have no column 'window_id'; correct `upsert_by`"):
+        deliver(tmp_path, READINGS, **WINDOWS)
+
+
+# -- the table ---------------------------------------------------------------------------------------------------------
+
+
+def test_new_columns_are_added_and_missing_ones_are_null(tmp_path):
+    deliver(tmp_path, READINGS)
+    deliver(tmp_path, pa.record_batch({"humidity": [0.5], "sensor": ["c"]}), 2)
+    assert sorted(read(tmp_path)) == [("a", 1.5, None), ("b", None, None), ("c", None, 0.5)]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from lakeward.components import Parcel, Token
+from lakeward_plugins.sinks.duckdb import DuckDBSink as Sink
+sink = Sink(Path(sys.argv[2]), "readings")
+real, luck = sink._insert, int(sys.argv[3])
+def die(*arguments):
+    real(*arguments)
+    os.kill(os.getpid(), 9)
+if luck % 2:
+    Sink._insert = lambda self, *arguments: die(*arguments)
+sink.deliver(Parcel(Token("p", "s", "0123abcd", 0, luck), Path(sys.argv[1]), 2, ""))
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+def test_killed_twenty_times_within_or_after_the_transaction_each_parcel_is_there_once(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for number in range(1, 21):
+        parcel = make_parcel(tmp_path / "spool", READINGS, sequence=number)
+        arguments = [str(parcel.path), str(tmp_path / FILE), str(number)]
+        assert subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, check=False).returncode == -9
+        assert deliver(tmp_path, READINGS, number).details["already_there"] is (number % 2 == 0)
+        assert len(read(tmp_path)) == 2 * number
+
+
+def test_while_somebody_else_has_the_file_open_rows_wait(tmp_path):
+    deliver(tmp_path, READINGS)
+    code = "import duckdb, sys; d = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / FILE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(Retry, match=r"copy.duckdb cannot be written now: .*lock"):
+            deliver(tmp_path, READINGS, 2)
+        other.communicate()
+    deliver(tmp_path, READINGS, 2)
+    assert len(read(tmp_path)) == 4
+
+
+def test_a_column_of_another_type_is_refused(tmp_path):
+    deliver(tmp_path, READINGS)
+    with pytest.raises(Refused, match="column 'temperature' is VARCHAR in rows and DOUBLE in table readings; cast it with schematize"):
+        deliver(tmp_path, pa.record_batch({"temperature": ["warm"]}), 2)
+    assert len(read(tmp_path)) == 2
+
+
+def test_a_file_that_is_no_database_waits_for_a_human_and_says_so(tmp_path):
+    (tmp_path / FILE).write_bytes(b"not a database at all" * 500)
+    with pytest.raises((Retry, Refused), match="not a valid DuckDB database"):
+        deliver(tmp_path, READINGS)
