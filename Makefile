@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash` and `make soak` run for minutes (and want strace).
 PYTHON ?= python3
-.PHONY: demo test bench bench-transforms crash soak clean
+.PHONY: demo test bench bench-lake bench-transforms crash soak clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python examples/demo.py
@@ -26,6 +26,11 @@ bench: build/bench/lakeward/ready
 bench-transforms: build/bench/lakeward/ready
 	build/bench/lakeward/bin/python -m pip install --quiet --disable-pip-version-check "pydantic>=2.10,<3"
 	build/bench/lakeward/bin/python bench/transforms.py
+
+# delivery: Delta commits, S3 beside the bare library, four sinks beside one; COMMITS=500 for a shorter one
+bench-lake: build/bench/lakeward/ready
+	build/bench/lakeward/bin/python -m pip install --quiet --disable-pip-version-check ".[delta,s3]" "moto[server]>=5.1" "pytest>=8.3"
+	PYTHONPATH=tests/servers build/bench/lakeward/bin/python bench/lake.py $(COMMITS)
 
 build/bench/lakeward/ready: pyproject.toml $(shell find core plugins -name "*.py")
 	$(PYTHON) -m venv --clear build/bench/lakeward  # anew, so that no module stays that is gone

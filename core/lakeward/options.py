@@ -33,8 +33,6 @@ PLURAL = re.compile(r"^one of|^a ((?:whole )?\w+)")
 class Address(str):
     """The type of an option that is a path, made absolute like a Path, or a URL such as `s3://bucket/folder`, left as it is."""
 
-    __slots__ = ()
-
 
 def option(
     default: Any = attrs.NOTHING,

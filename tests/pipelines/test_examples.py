@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import polars
+import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from s3_server import ALONE, S3Server
 
 import commands
@@ -39,7 +43,7 @@ def run(folder: Path, name: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"environmental", "older_options", "backfill", "alerts", "s3"}
+    tested = {"environmental", "older_options", "backfill", "alerts", "s3", "lake"}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == tested
 
 
@@ -109,6 +113,32 @@ def test_s3_takes_every_row_to_the_bucket(folder: Path, s3: S3Server, monkeypatc
     stored = s3.table(os.environ["BUCKET"], "readings/north/")
     assert stored["_row"].to_pylist() == list(range(1, 3001))
     assert {"timestamp", "temperature", "uploaded_at"} <= set(stored.column_names)
+
+
+def test_lake_keeps_readings_and_the_last_revision_of_windows(folder: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"AWS_ACCESS_KEY_ID": s3.access_key_id, "AWS_SECRET_ACCESS_KEY": s3.secret_access_key, "S3_ENDPOINT": s3.url}
+    for name, value in (ALONE | settings | {"BUCKET": s3.bucket(), "AWS_REGION": "us-west-2"}).items():
+        monkeypatch.setenv(name, value)
+    where = {"LocationConstraint": "us-west-2"}
+    s3.client().create_bucket(Bucket="expanso-databricks-raw-us-west-2", CreateBucketConfiguration=where)
+    report = json.loads(run(folder, "lake.yaml"))
+    assert {sink["waiting"] for sink in report["sinks"].values()} == {0}
+    options = {
+        "aws_endpoint_url": s3.url, "aws_allow_http": "true", "aws_region": "us-east-1",
+        "aws_access_key_id": s3.access_key_id, "aws_secret_access_key": s3.secret_access_key,
+    }  # fmt: skip
+    tables = f"s3://{os.environ['BUCKET']}/tables"
+    readings = DeltaTable(f"{tables}/readings", storage_options=options)
+    assert readings.metadata().partition_columns == ["sensor_id"]
+    assert sorted(readings.to_pyarrow_table(columns=["id"])["id"].to_pylist()) == list(range(1, 3001))
+    windows = DeltaTable(f"{tables}/windows", storage_options=options).to_pyarrow_table(columns=["window_id", "revision", "record_count"])
+    with closing(sqlite3.connect(folder / "lake" / "here.db")) as database:
+        here = database.execute("SELECT window_id, revision, record_count FROM windows").fetchall()
+    assert sorted(here) == sorted(zip(*(windows[name].to_pylist() for name in windows.column_names), strict=True))
+    assert (len({key for key, *_ in here}), sum(count for *_, count in here)) == (len(here), 3000)
+    objects = s3.objects("expanso-databricks-raw-us-west-2", "raw/")
+    assert len([key for key in objects if key.startswith("raw/_manifests/")]) == 3
+    assert sum(pq.read_table(io.BytesIO(content)).num_rows for key, content in objects.items() if key.endswith(".parquet")) == 3000
 
 
 @pytest.mark.slow

@@ -66,6 +66,17 @@ def test_the_spooled_file_itself_is_the_data_file(s3, bucket, sink_of, table_in,
     assert duckdb.from_arrow(table.to_pyarrow_dataset()).aggregate("count(*), count(sensor)").fetchall() == [(6, 4)]
 
 
+def test_partitions_with_odd_names_are_found_again_also_after_compaction(sink_of, table_in, tmp_path):
+    sink = sink_of(partition_by=["city"], compact_every=10)
+    rows = pa.record_batch({"city": ["å b/c%", None, "rome"], "a": [1, 2, 3]})
+    for sequence in range(1, 15):
+        sink.deliver(parcel_of(tmp_path, sequence, rows))
+    table = table_in()
+    found = table.to_pyarrow_table().group_by("city").aggregate([("a", "sum"), ("a", "count")]).to_pylist()
+    assert {row["city"]: (row["a_sum"], row["a_count"]) for row in found} == {"å b/c%": (14, 14), None: (28, 14), "rome": (42, 14)}
+    assert any("compacted-" in uri for uri in table.file_uris())
+
+
 # -- many writers ------------------------------------------------------------------------------------------------------
 
 
