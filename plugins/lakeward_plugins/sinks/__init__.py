@@ -13,5 +13,8 @@ def lakeward_components() -> list[Component]:
         Component("sink", "parquet", f"{at}.parquet:ParquetSink", "Parquet files in a local folder."),
         Component("sink", "delta", f"{at}.delta:DeltaSink", "A Delta Lake table in a local folder.", extra="lakeward[delta]"),
         Component("sink", "s3", f"{at}.s3:S3Sink", "Parquet files in an S3 bucket, or in any store with its API.", extra="lakeward[s3]"),
+        Component(
+            "sink", "databricks", f"{at}.databricks:DatabricksSink", "A table of a Databricks SQL warehouse.", extra="lakeward[databricks]"
+        ),
         Component("sink", "console", f"{at}.console:ConsoleSink", "Rows on standard output, as a table or as JSON lines."),
     ]
