@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import secrets
@@ -23,6 +24,10 @@ from databricks import sql
 
 HTTP_PATH = "/sql/1.0/warehouses/0123456789abcdef"
 HERE = Path(__file__).parent
+for noisy in ("databricks", "databricks.sql.unsafe"):  # the second one logs every byte that goes over the wire
+    logging.getLogger(noisy).setLevel(logging.CRITICAL)
+ONCE: dict[str, Any] = {"_enable_v3_retries": False, "_retry_stop_after_attempts_count": 1, "_retry_stop_after_attempts_duration": 1}
+"""A client that does not try again: without it, it would do so for a quarter of an hour."""
 
 
 @frozen
@@ -42,7 +47,9 @@ class DatabricksServer:
         request = urllib.request.Request(f"{self.url}/orders", json.dumps(wanted).encode(), {"Authorization": f"Bearer {self.orders}"})
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             told: dict[str, Any] = json.load(answer)
-            return told
+        if "forget_sessions" in wanted:
+            self.hang_up()
+        return told
 
     def mend(self) -> None:
         """All as it was at the start, and nothing remembered of what was asked for."""
@@ -55,8 +62,8 @@ class DatabricksServer:
             yield cursor
 
     def _connection(self, **options: Any) -> Any:
-        given = {"server_hostname": self.url, "http_path": self.http_path, "access_token": self.token, "enable_telemetry": False, **options}
-        return sql.connect(_connection_uri=f"{self.url}{self.http_path}", **given)
+        given = {"server_hostname": self.url, "http_path": self.http_path, "access_token": self.token, "enable_telemetry": False}
+        return sql.connect(**given | {"_connection_uri": f"{self.url}{self.http_path}"} | ONCE | options)
 
     def run(self, *statements: str, parameters: Sequence[Any] | None = None) -> pa.Table:
         """The rows of the last one."""
@@ -68,8 +75,13 @@ class DatabricksServer:
                     cursor.execute(statement, parameters)
                 return cursor.fetchall_arrow()
         except sql.exc.Error:
-            self._kept.pop().close()
+            self.hang_up()
             raise
+
+    def hang_up(self) -> None:
+        """Close the connection that is kept."""
+        while self._kept:
+            self._kept.pop().close()
 
     def schema(self) -> str:
         """A new one, with a volume `staged`: its name has the catalog before it."""
@@ -106,6 +118,7 @@ def databricks_server() -> Iterator[DatabricksServer]:
             server = DatabricksServer(_address(process, log), f"dapi{secrets.token_hex(16)}", orders)
             server.mend()
             yield server
+            server.hang_up()
         finally:
             process.kill()
             process.wait()

@@ -69,7 +69,8 @@ def for_duckdb(tree: exp.Expression) -> list[str]:
                     change.set("this", exp.column(change.this.this.copy()))
     if isinstance(tree, exp.Alter):
         head = f"ALTER TABLE {tree.this.sql('duckdb')}"
-        return [f"{head} ADD COLUMN {column.sql('duckdb')}" for column in tree.find_all(exp.ColumnDef)]
+        added = [one for one in tree.find_all(exp.ColumnDef) if not one.find_ancestor(exp.DataType)]  # fields of structs look the same
+        return [f"{head} ADD COLUMN {column.sql('duckdb')}" for column in added]
     return [tree.sql("duckdb")]
 
 
@@ -98,7 +99,7 @@ def told(error: duckdb.Error) -> SqlError:
     text = str(error).splitlines()[0]
     found = UNKNOWN.search(str(error))
     name = next(filter(None, found.groups()[1:]), "") if found else ""
-    if isinstance(error, duckdb.CatalogException) and "already exists" in text:
+    if isinstance(error, duckdb.CatalogException) and "already exists" in text and "Column" not in text:
         return SqlError("TABLE_OR_VIEW_ALREADY_EXISTS", f"Cannot create: {text}", "42P07")
     if "Schema with name" in text:
         return SqlError("SCHEMA_NOT_FOUND", f"The schema `{name}` cannot be found.", "42704")

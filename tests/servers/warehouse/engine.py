@@ -21,6 +21,7 @@ from warehouse.volumes import STATEMENT, Volumes
 CATALOG, SCHEMA = "lake", "default"
 DESCRIBE = re.compile(r"DESC(?:RIBE)?\s+(?:TABLE\s+)?(\S+)", re.IGNORECASE)
 VOLUME = re.compile(r"CREATE\s+VOLUME\s+(IF\s+NOT\s+EXISTS\s+)?([\w.`]+)", re.IGNORECASE)
+COMMENT = re.compile(r"\A(?:\s|--[^\n]*\n|/\*.*?\*/)+", re.DOTALL)
 NOTHING = pa.table({})
 
 
@@ -61,7 +62,7 @@ class Engine:
 
     def run(self, connection: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any], base: str) -> Answer:
         """Run it. Raises SqlError."""
-        sql = sql.strip().rstrip(";").strip()
+        sql = COMMENT.sub("", sql).strip().rstrip(";").strip()
         self.statements.append(sql)
         word = sql.split(None, 1)[0].upper() if sql else ""
         try:

@@ -28,7 +28,7 @@ log = logging.getLogger("lakeward.databricks")
 HOST = re.compile(r"(?:https://)?([A-Za-z0-9][A-Za-z0-9.-]*(?::\d{1,5})?)/?")
 LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost)(?::\d{1,5})?/?")
 HTTP_PATH = re.compile(r"/?[A-Za-z0-9][\w./-]*(?:\?o=\d+)?")
-TIDIED = 3  # files of earlier parcels that are taken away after each delivery
+TIDIED = 10  # files of earlier parcels that are taken away after each delivery
 Mode = Literal["copy", "insert", "merge"]
 
 
@@ -268,8 +268,9 @@ class DatabricksSink:
     def _sorted_errors(self) -> Iterator[None]:
         try:
             yield
-        except LakewardError:
-            self._known = None  # somebody may mend the table meanwhile
+        except LakewardError as error:
+            if isinstance(error, Refused):
+                self._known = None  # somebody may mend the table meanwhile
             raise
         except ODD as error:
             problem = sorted_out(error, str(self._table))
