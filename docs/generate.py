@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import click
@@ -14,6 +15,8 @@ from lakeward.cli import lakeward
 from lakeward.cli.described import Described, describe, parts
 from lakeward.config import Batching, Limits, PipelineFile, PluginRules, Spooling
 from lakeward.plugins import load_plugins
+from lakeward.units import PREFIXES, SYMBOLS, UNITS, WORDS
+from lakeward_plugins.transforms.physics_validation.formulas import FORMULAS
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py; change the code, not this page. -->\n"
@@ -21,7 +24,14 @@ NOTE = "<!-- Made by docs/generate.py; change the code, not this page. -->\n"
 
 def main() -> None:
     """Write the pages, or compare them."""
-    pages = {"components.md": components(), "commands.md": commands(), "hooks.md": hooks(), "pipeline-file.md": pipeline_file()}
+    pages = {
+        "components.md": components(),
+        "commands.md": commands(),
+        "hooks.md": hooks(),
+        "pipeline-file.md": pipeline_file(),
+        "formulas.md": formulas(),
+        "units.md": units(),
+    }
     stale = [name for name, text in pages.items() if not (REFERENCE / name).exists() or (REFERENCE / name).read_text() != text]
     if "--check" in sys.argv:
         if stale:
@@ -105,6 +115,26 @@ def hooks() -> str:
         fields = ", ".join(f"`{field.name}`: {field.type}" for field in cls.__attrs_attrs__)
         lines.append(f"**{cls.__name__}**: {inspect.cleandoc(cls.__doc__ or '')} {fields}\n")
     return "\n".join(lines)
+
+
+def formulas() -> str:
+    """The functions of physics that an expression may name."""
+    lines = [NOTE, "# Functions of physics\n", "| function | arguments | result | what it is |", "| --- | --- | --- | --- |"]
+    for name, one in FORMULAS.items():
+        arguments = ", ".join(f"{argument} ({unit})" for argument, unit in one.arguments.items())
+        lines.append(f"| `{name}` | {arguments} | {one.unit} | {one.about} |")
+    return "\n".join(lines) + "\n"
+
+
+def units() -> str:
+    """The units that are known without pint."""
+    lines = [NOTE, "# Units\n"]
+    lines.append(f"With a prefix ({', '.join(PREFIXES)}): {', '.join(f'`{name}`' for name in (*SYMBOLS.split(), *WORDS.split()))}.\n")
+    lines += ["| spellings | in base units |", "| --- | --- |"]
+    for spellings, scale, bases in UNITS:
+        size = scale if len(scale) < 20 else f"{float(Fraction(scale)):.12g}"  # pi
+        lines.append(f"| {', '.join(f'`{name}`' for name in spellings.split())} | {size} {bases} |".replace("  ", " "))
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOR_OTHERS = ("timestamps.py", "grouping.py")  # what only transforms use
+FOR_OTHERS = ("timestamps.py", "grouping.py", "units.py")  # what only transforms use
 KERNEL = [path for path in (ROOT / "core" / "lakeward").glob("*.py") if path.name not in FOR_OTHERS]
 
 

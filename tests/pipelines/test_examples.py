@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import polars
 import pytest
+from databricks_server import DatabricksServer
 from s3_server import ALONE, S3Server
 
 import commands
@@ -37,7 +38,9 @@ def run(folder: Path, name: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {"environmental.yaml", "backfill.yaml", "alerts.yaml", "s3.yaml"}
+    assert {path.name for path in EXAMPLES.glob("*.yaml")} == {
+        "environmental.yaml", "backfill.yaml", "alerts.yaml", "s3.yaml", "databricks.yaml",
+    }  # fmt: skip
 
 
 def test_environmental_takes_every_row_to_one_table(folder: Path) -> None:
@@ -83,6 +86,24 @@ def test_s3_takes_every_row_to_the_bucket(folder: Path, s3: S3Server, monkeypatc
     stored = s3.table(os.environ["BUCKET"], "readings/north/")
     assert stored["_row"].to_pylist() == list(range(1, 3001))
     assert {"timestamp", "temperature", "uploaded_at"} <= set(stored.column_names)
+
+
+def test_databricks_fills_four_tables_in_three_ways(folder: Path, databricks: DatabricksServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = databricks.schema()
+    settings = {"HOST": databricks.url, "HTTP_PATH": databricks.http_path, "TOKEN": databricks.token, "DATABASE": schema}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DATABRICKS_{name}", value)
+    report = json.loads(run(folder, "databricks.yaml"))
+    raw, valid = databricks.table(f"{schema}.readings_0_raw"), databricks.table(f"{schema}.readings_1_schematized")
+    windows, alerts = databricks.table(f"{schema}.readings_3_aggregated"), databricks.table(f"{schema}.readings_4_emergency")
+    assert sorted(raw["id"].to_pylist()) == list(range(1, 3001))
+    assert set(valid["reading_id"].to_pylist()) < set(raw["id"].to_pylist())
+    assert sum(windows["record_count"].to_pylist()) == valid.num_rows
+    assert {"RAISE", "CLEAR"} <= set(alerts["event"].to_pylist())
+    delivered = {name: sink["delivered"] for name, sink in report["sinks"].items()}
+    assert delivered == {"raw": 3000, "schematized": valid.num_rows, "aggregated": windows.num_rows, "emergency": alerts.num_rows}
+    assert all("databricks_inserted_at" in table.column_names for table in (raw, valid, windows, alerts))
+    assert databricks.staged(schema) == []
 
 
 @pytest.mark.slow

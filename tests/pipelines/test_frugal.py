@@ -36,7 +36,18 @@ finally:
     with open("told.json", "w") as file:
         json.dump([asked, int(peak) // 1024, len(synced)], file)
 """
-HEAVY = {"pandas", "polars", "duckdb", "deltalake", "pyproj", "scipy", "pyarrow.dataset", "pyarrow.compute", "adbc_driver_sqlite.dbapi"}
+HEAVY = {
+    "pandas",
+    "pint",
+    "polars",
+    "duckdb",
+    "deltalake",
+    "pyproj",
+    "scipy",
+    "pyarrow.dataset",
+    "pyarrow.compute",
+    "adbc_driver_sqlite.dbapi",
+}
 
 
 def write(folder: Path, rows: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
+from attrs import evolve
 
 from lakeward.components import END_OF_INPUT, ROW, Holding, Stateful, Transform
 from lakeward.testing.rows import Row, values
@@ -65,6 +66,39 @@ def whole(transform: Transform, rows: pa.RecordBatch) -> dict[str, list[pa.Recor
         for port, part in output.items():
             parts[port].append(part)
     return parts
+
+
+class TakenTwice:
+    """A transform whose every batch cannot be recorded at first, and is taken again by a copy: the kernel does so when a disk is full."""
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform: Any = transform
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch | Mapping[str, pa.RecordBatch]:
+        """What the copy gives."""
+        self._transform.apply(batch.slice(0, 0))  # the kernel learns the schemas before all else
+        before = self._transform.state()
+        self._transform.apply(batch)
+        self._transform = evolve(self._transform)
+        self._transform.apply(batch.slice(0, 0))
+        self._transform.restore(before)
+        output: pa.RecordBatch | Mapping[str, pa.RecordBatch] = self._transform.apply(batch)
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transform, name)
+
+
+def held_by(transform: Transform) -> list[pa.RecordBatch]:
+    """The rows that a transform holds back, in a batch or none."""
+    held = transform.held if isinstance(transform, Holding) else None
+    return [held] if held is not None else []
+
+
+def keys_of(batches: Iterable[pa.RecordBatch]) -> list[Any]:
+    """Their `_row`, sorted."""
+    keys: list[Any] = [key for batch in batches if batch.num_rows for key in batch.column(ROW).to_pylist()]
+    return sorted(keys)
 
 
 def assert_each_row_once(output: Mapping[str, Iterable[pa.RecordBatch]], rows: pa.RecordBatch, what: str) -> None:

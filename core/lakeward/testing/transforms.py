@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from itertools import pairwise
+from typing import cast
 
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lakeward.components import END_OF_INPUT, FILTERED, REJECTED, RESERVED_PORTS, ROW, Stateful, Transform
+from lakeward.components import END_OF_INPUT, FILTERED, REJECTED, RESERVED_PORTS, ROW, Holding, Stateful, Transform
 from lakeward.errors import OptionError
-from lakeward.testing.outputs import Restart, assert_each_row_once, collect, in_the_end, ports_of, whole
+from lakeward.testing.outputs import Restart, TakenTwice, assert_each_row_once, collect, held_by, in_the_end, keys_of, ports_of, whole
 from lakeward.testing.rows import Row, ascends, assert_same_rows, compact, nulls, to_bytes
 
 EXTRA = "zz_extra"
@@ -150,6 +151,39 @@ class TransformContract:
         """Stateful: a fresh instance that restores the state goes on as if nothing had happened."""
         self._assert_same_when("restarted", self._restart, size)
 
+    @given(cuts=st.lists(st.integers(0, 10_000), max_size=8))
+    @example(cuts=[0, 10, 10])
+    @QUICK
+    def test_any_cut_with_restarts_gives_the_same_result(self, cuts: list[int]) -> None:
+        """Cut anywhere, with empty batches and a restart after every batch, the same rows give the same as in one batch."""
+        rows, places = self._sample(), sorted(cut % self._sample().num_rows for cut in cuts)
+        got, want = self._collect(_cut(rows, places), self._restart), self._collect([rows])
+        _assert_same(got, want, f"cut at rows {places[:20]} and restarted", ordered=False, tolerance=self.tolerance)
+
+    def test_a_batch_that_is_taken_again_counts_once(self) -> None:
+        """Stateful: after a batch that could not be recorded the kernel copies the transform with `attrs.evolve` and restores its state.
+
+        So whatever `apply` changes must be in the state, and in no option.
+        """
+        rows = self._stateful_sample()
+        batches = _cut(rows, _every(7, rows))
+        again = collect(cast(Transform, TakenTwice(self.make())), batches)
+        _assert_same(again, collect(self.make(), batches), "each batch taken twice", ordered=False)
+
+    def test_rows_held_back_are_told(self) -> None:
+        """Row-wise with `held`: after each batch, rows in and held before are rows out and held after; a restart holds the same."""
+        transform = self._row_wise()
+        if not isinstance(transform, Holding):
+            pytest.skip("holds no rows back")
+        rows = self._stateful_sample()
+        for batch in _cut(rows, _every(7, rows)):
+            taken = keys_of([*held_by(transform), batch])
+            output = ports_of(transform.apply(batch)).values()
+            left = keys_of([*output, *held_by(transform)])
+            assert left == taken, f"rows in and held before are {taken[:10]} ..., rows out and held after {left[:10]} ..."
+            restarted = self._restart(transform)
+            assert keys_of(held_by(restarted)) == keys_of(held_by(transform)), "a restart holds other rows"
+
     def test_restored_state_can_be_saved_again(self) -> None:
         """Stateful: the state of a restored instance is worth as much as the one it restored."""
         self._assert_same_when("restarted twice", lambda old: self._restart(self._restart(old)), 5)
@@ -201,12 +235,12 @@ class TransformContract:
         return [part for part in parts if part is not None and part.num_rows]
 
     def _restart(self, old: Transform) -> Transform:
-        assert isinstance(old, Stateful)
-        state = old.state()
-        assert isinstance(state, bytes), f"state() gives {type(state).__name__}, not bytes"
         fresh = self.make()
-        assert isinstance(fresh, Stateful)
-        fresh.restore(state)
+        fresh.apply(self._sample().slice(0, 0))  # the kernel learns the schemas before it restores
+        if isinstance(old, Stateful) and isinstance(fresh, Stateful):
+            state = old.state()
+            assert isinstance(state, bytes), f"state() gives {type(state).__name__}, not bytes"
+            fresh.restore(state)
         return fresh
 
     def _assert_same_when_cut(self, cuts: Iterable[int]) -> None:
@@ -222,8 +256,8 @@ class TransformContract:
         batches = _cut(rows, _every(size, rows))
         _assert_same(collect(self.make(), batches, between), collect(self.make(), batches), f"{what} after every batch", ordered=False)
 
-    def _collect(self, batches: Iterable[pa.RecordBatch]) -> Mapping[str, list[Row]]:
-        return in_the_end(collect(self.make(), batches), self.upsert_by, self.revision)
+    def _collect(self, batches: Iterable[pa.RecordBatch], between: Restart = lambda old: old) -> Mapping[str, list[Row]]:
+        return in_the_end(collect(self.make(), batches, between), self.upsert_by, self.revision)
 
 
 def _assert_same(got: Mapping[str, list[Row]], want: Mapping[str, list[Row]], what: str, *, ordered: bool, tolerance: float = 0.0) -> None:

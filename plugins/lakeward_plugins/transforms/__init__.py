@@ -11,7 +11,10 @@ def lakeward_components() -> list[Component]:
     at = "lakeward_plugins.transforms"
     return [
         Component(
-            "transform", "physics_validation", f"{at}.physics_validation:PhysicsValidation", "Check readings against physical limits."
+            "transform",
+            "physics_validation",
+            f"{at}.physics_validation.validator:PhysicsValidation",
+            "Check readings against physical limits.",
         ),
         Component("transform", "gps_fuzz", f"{at}.gps_fuzz:GpsFuzz", "Hide exact positions behind keyed, sticky noise."),
         Component("transform", "emergency", f"{at}.emergency:Emergency", "Raise alerts on keywords and thresholds."),

@@ -311,6 +311,40 @@ class StateTakesItAway(Total):
         return state
 
 
+class ForgetsWhenNothingCame(Total):
+    came = False
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        type(self).came = batch.num_rows > 0
+        return super().apply(batch)
+
+    def state(self) -> bytes:
+        return super().state() if self.came else b"[]"
+
+
+@define
+class RemembersInAnOption(Total):
+    seen: list[int] = field(factory=list)
+
+    def apply(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        self.seen.extend(batch[ROW].to_pylist())
+        return super().apply(batch)
+
+    def finish(self, watermark: datetime) -> pa.RecordBatch:
+        return self.given({**self.sums, "rows": len(self.seen)})
+
+
+class HoldsWhatItGave(Behind):
+    def apply(self, batch: pa.RecordBatch) -> Output:
+        output = super().apply(batch)
+        self.held = pa.concat_batches([self.held, batch.slice(0, 1)])
+        return output
+
+    def finish(self, watermark: datetime) -> Output:
+        self.held = self.held.slice(0, 1)
+        return super().finish(watermark)
+
+
 class RejectsWithoutReason(Sort):
     def apply(self, batch: pa.RecordBatch) -> Output:
         output = super().apply(batch)
@@ -346,6 +380,9 @@ BROKEN: list[tuple[Any, str, str]] = [
     (Random, "test_deterministic", "a second instance"),
     (ForgetsItsState, "test_state_survives_a_restart_after_every_batch", "restarted"),
     (StateIsText, "test_state_survives_a_restart_after_every_batch", "not bytes"),
+    (ForgetsWhenNothingCame, "test_any_cut_with_restarts_gives_the_same_result", "and restarted"),
+    (RemembersInAnOption, "test_a_batch_that_is_taken_again_counts_once", "each batch taken twice"),
+    (HoldsWhatItGave, "test_rows_held_back_are_told", "rows out and held after \\[100, 100, "),
     (SavesOnlyWhatIsNew, "test_restored_state_can_be_saved_again", "restarted twice"),
     (StateTakesItAway, "test_asking_for_the_state_changes_nothing", "asked for its state"),
     (RejectsWithoutReason, "test_rejected_rows_say_why", "no column _reason"),

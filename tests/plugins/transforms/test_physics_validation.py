@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lakeward import OptionError
 from lakeward.testing import TransformContract
 from lakeward.yamlfile.build import Mistakes, build
-from lakeward_plugins.transforms.physics_validation import PhysicsValidation, Route, Rule
+from lakeward_plugins.transforms.physics_validation.validator import PhysicsValidation, Route, Rule
 
 DATA = Path(os.environ.get("LAKEWARD_TEST_DATA", Path(__file__).parents[3].parent / "shared" / "data"))
 QUICK = settings(max_examples=60, deadline=None)

@@ -142,9 +142,7 @@ class DatabricksSink:
     def _copy(self, parcel: Parcel, columns: list[Column]) -> Receipt:
         file = self._staged(parcel, columns)
         answer = self._warehouse.run(statements.copy_into(self._table, columns, self._folder, file))
-        rows = int(answer.get("num_inserted_rows", -1))
-        if rows not in (0, parcel.rows):
-            raise Refused(f"{self._table}: the warehouse says that it loaded {rows} of {parcel.rows} rows of {file}; look into its query history")
+        rows = self._all_or_none(int(answer.get("num_inserted_rows", -1)), parcel, file)
         self._tidy(file)
         return Receipt(str(self._table), {"file": file, "already_there": rows == 0})
 
@@ -153,7 +151,14 @@ class DatabricksSink:
         source = statements.from_parameters(columns, len(rows))
         values = [text for row in rows for text in row]
         answer = self._warehouse.run(statements.insert_once(self._table, columns, source, token), values)
-        return Receipt(str(self._table), {"token": token, "already_there": int(answer.get("num_inserted_rows", 0)) == 0})
+        there = self._all_or_none(int(answer.get("num_inserted_rows", -1)), parcel, token) == 0
+        return Receipt(str(self._table), {"token": token, "already_there": there})
+
+    def _all_or_none(self, inserted: int, parcel: Parcel, name: str) -> int:
+        if inserted not in (0, parcel.rows):
+            told = f"the warehouse says that it took {inserted} of {parcel.rows} rows of {name}"
+            raise Refused(f"{self._table}: {told}; look into its query history, and compare the table with the source")
+        return inserted
 
     def _merge(self, parcel: Parcel, columns: list[Column]) -> Receipt:
         require_values(parcel, list(dict.fromkeys((*self.upsert_by, self.revision))))

@@ -98,7 +98,8 @@ def _by_state(error: BaseException, where: str) -> Retry | Refused | Rejected:
     name, match = error_class(error), STATE.search(str(error))
     state = match[1] if match else ""
     what = f"{where}: {short(error)}"
-    passing = state.startswith(PASSING_STATES) or "CONCURRENT" in name or "TIMEOUT" in name or name == GONE
+    by_others = "CONCURRENT" in name or "ALREADY_EXISTS" in name  # another writer was first; look again
+    passing = state.startswith(PASSING_STATES) or by_others or "TIMEOUT" in name or name == GONE
     if passing or is_lost(error):
         return Retry(what)
     if state.startswith(ABOUT_ROWS):
