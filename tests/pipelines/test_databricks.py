@@ -46,7 +46,9 @@ def schema(databricks: DatabricksServer, tmp_path: Path) -> str:
 def write_rows(folder: Path, count: int) -> None:
     with closing(sqlite3.connect(folder / "sensor.db")) as database, database:
         database.execute("CREATE TABLE readings (id INTEGER PRIMARY KEY, timestamp TEXT, sensor_id TEXT, temperature REAL)")
-        rows = [(n, f"2026-01-01T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}Z", f"s{n % 3}", n % 97 + n / 7) for n in range(1, count + 1)]
+        rows = [
+            (n, f"2026-01-01T{n // 3600:02d}:{n // 60 % 60:02d}:{n % 60:02d}Z", f"s{n % 3}", n % 97 + n / 7) for n in range(1, count + 1)
+        ]
         database.executemany("INSERT INTO readings VALUES (?, ?, ?, ?)", rows)
 
 
@@ -162,7 +164,9 @@ def test_once_says_in_one_line_what_to_mend_and_keeps_the_rows(databricks: Datab
     assert in_table(databricks, f"{schema}.readings_0_raw") == in_table(databricks, f"{schema}.small") == in_source(tmp_path)
 
 
-def test_small_statements_of_a_large_batch_find_the_row_that_cannot_be_taken(databricks: DatabricksServer, schema: str, tmp_path: Path) -> None:
+def test_small_statements_of_a_large_batch_find_the_row_that_cannot_be_taken(
+    databricks: DatabricksServer, schema: str, tmp_path: Path
+) -> None:
     """A batch is halved until each part fits into a statement, and a part until the row is alone that breaks a rule of the table."""
     write_rows(tmp_path, 400)
     yaml = YAML.replace("SCHEMA", schema).replace("BATCH", "1000")

@@ -43,7 +43,7 @@ class DatabricksServer:
     """A connection for `run`, as making one takes longer than most statements."""
 
     def order(self, **wanted: Any) -> dict[str, Any]:
-        """`tokens`, `state`, `faults`, `revoked`, `conflicts`, `slow`, `forget_sessions`; says what was asked for since the last `clear`."""
+        """`tokens`, `state`, `faults`, `revoked`, `conflicts`, `slow`, `forget_sessions`; says what was asked for since `clear`."""
         request = urllib.request.Request(f"{self.url}/orders", json.dumps(wanted).encode(), {"Authorization": f"Bearer {self.orders}"})
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             told: dict[str, Any] = json.load(answer)

@@ -57,6 +57,7 @@ def tables(tree: exp.Expression, catalog: str, schema: str) -> list[Table]:
 
 def for_duckdb(tree: exp.Expression) -> list[str]:
     """The statements that do the same."""
+    tree = tree.transform(_without_from_json)
     if isinstance(tree, exp.Create):
         tree.set("properties", None)  # USING DELTA, TBLPROPERTIES, CLUSTER BY: how a table is stored
         for column in tree.find_all(exp.ColumnDef):
@@ -74,13 +75,25 @@ def for_duckdb(tree: exp.Expression) -> list[str]:
     return [tree.sql("duckdb")]
 
 
+def _without_from_json(node: exp.Expression) -> exp.Expression:
+    """from_json(text, 'ARRAY<STRING>', options) is a cast of JSON."""
+    if isinstance(node, exp.FromJson):
+        return exp.cast(exp.cast(node.this, "JSON"), exp.DataType.build(node.expression.name, dialect="databricks"))
+    return node
+
+
 def type_name(kind: str) -> str:
     """What DESCRIBE says of a type that DuckDB names so."""
     return _of(exp.DataType.build(kind, dialect="duckdb"))
 
 
 def _of(kind: exp.DataType) -> str:
-    names = {exp.DType.TIMESTAMPTZ: "timestamp", exp.DType.TIMESTAMP: "timestamp_ntz", exp.DType.VARBINARY: "binary", exp.DType.TEXT: "string"}
+    names = {
+        exp.DType.TIMESTAMPTZ: "timestamp",
+        exp.DType.TIMESTAMP: "timestamp_ntz",
+        exp.DType.VARBINARY: "binary",
+        exp.DType.TEXT: "string",
+    }
     if kind.this in names:
         return names[kind.this]
     inner = kind.expressions
@@ -114,7 +127,9 @@ def told(error: duckdb.Error) -> SqlError:
         return SqlError(*("CAST_OVERFLOW", text, "22003") if overflow else ("CAST_INVALID_INPUT", text, "22018"))
     if isinstance(error, duckdb.ConstraintException):
         none = "NOT NULL" in text
-        return SqlError("DELTA_NOT_NULL_CONSTRAINT_VIOLATED" if none else "DELTA_VIOLATE_CONSTRAINT_WITH_VALUES", text, "23502" if none else "23001")
+        return SqlError(
+            "DELTA_NOT_NULL_CONSTRAINT_VIOLATED" if none else "DELTA_VIOLATE_CONSTRAINT_WITH_VALUES", text, "23502" if none else "23001"
+        )
     if isinstance(error, duckdb.ParserException):
         return SqlError("PARSE_SYNTAX_ERROR", text, "42601")
     return SqlError("INTERNAL_ERROR", text, "XX000")

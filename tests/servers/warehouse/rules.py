@@ -28,7 +28,9 @@ class Grants:
 
     def require(self, privilege: str, kind: str, name: str) -> None:
         if (privilege, name) in self.revoked:
-            raise SqlError("INSUFFICIENT_PERMISSIONS", f"Insufficient privileges: User does not have {privilege} on {kind} '{name}'.", "42501")
+            raise SqlError(
+                "INSUFFICIENT_PERMISSIONS", f"Insufficient privileges: User does not have {privilege} on {kind} '{name}'.", "42501"
+            )
 
 
 def require_few(count: int, size: int) -> None:

@@ -1,5 +1,6 @@
 """The Thrift service that the connector calls: sessions, operations and their results."""
 
+# ruff: noqa: N802  # Thrift calls methods by these names
 from __future__ import annotations
 
 import datetime
@@ -12,7 +13,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 from attrs import define, field
-from databricks.sql.thrift_api.TCLIService import ttypes as T
+from databricks.sql.thrift_api.TCLIService import ttypes as T  # noqa: N812  # as the client itself calls it
 
 from warehouse.engine import Answer, Engine
 from warehouse.rules import SETTINGS, SqlError, require_few
@@ -29,11 +30,12 @@ VALUES: dict[str, Callable[[str], Any]] = {
     "STRING": str,
 }
 TYPES: list[tuple[Callable[[Any], bool], int]] = [
-    (pa.types.is_boolean, T.TTypeId.BOOLEAN_TYPE), (pa.types.is_int8, T.TTypeId.TINYINT_TYPE), (pa.types.is_int16, T.TTypeId.SMALLINT_TYPE),
-    (pa.types.is_int32, T.TTypeId.INT_TYPE), (pa.types.is_integer, T.TTypeId.BIGINT_TYPE), (pa.types.is_float32, T.TTypeId.FLOAT_TYPE),
-    (pa.types.is_floating, T.TTypeId.DOUBLE_TYPE), (pa.types.is_timestamp, T.TTypeId.TIMESTAMP_TYPE), (pa.types.is_date, T.TTypeId.DATE_TYPE),
-    (pa.types.is_binary, T.TTypeId.BINARY_TYPE), (pa.types.is_decimal, T.TTypeId.DECIMAL_TYPE), (pa.types.is_list, T.TTypeId.ARRAY_TYPE),
-    (pa.types.is_map, T.TTypeId.MAP_TYPE), (pa.types.is_struct, T.TTypeId.STRUCT_TYPE), (pa.types.is_null, T.TTypeId.NULL_TYPE),
+    (pa.types.is_boolean, T.TTypeId.BOOLEAN_TYPE), (pa.types.is_int8, T.TTypeId.TINYINT_TYPE),
+    (pa.types.is_int16, T.TTypeId.SMALLINT_TYPE), (pa.types.is_int32, T.TTypeId.INT_TYPE), (pa.types.is_integer, T.TTypeId.BIGINT_TYPE),
+    (pa.types.is_float32, T.TTypeId.FLOAT_TYPE), (pa.types.is_floating, T.TTypeId.DOUBLE_TYPE),
+    (pa.types.is_timestamp, T.TTypeId.TIMESTAMP_TYPE), (pa.types.is_date, T.TTypeId.DATE_TYPE), (pa.types.is_binary, T.TTypeId.BINARY_TYPE),
+    (pa.types.is_decimal, T.TTypeId.DECIMAL_TYPE), (pa.types.is_list, T.TTypeId.ARRAY_TYPE), (pa.types.is_map, T.TTypeId.MAP_TYPE),
+    (pa.types.is_struct, T.TTypeId.STRUCT_TYPE), (pa.types.is_null, T.TTypeId.NULL_TYPE),
 ]  # fmt: skip
 
 
@@ -74,7 +76,8 @@ class Service:
     def OpenSession(self, request: Any) -> Any:
         unknown = {name for name in request.configuration or {} if not name.startswith("spark.") and name.lower() not in SETTINGS}
         if unknown:
-            return T.TOpenSessionResp(status=_failed(f"[CONFIG_NOT_AVAILABLE] Configuration {unknown.pop()} is not available."), serverProtocolVersion=PROTOCOL)
+            refusal = _failed(f"[CONFIG_NOT_AVAILABLE] Configuration {unknown.pop()} is not available.")
+            return T.TOpenSessionResp(status=refusal, serverProtocolVersion=PROTOCOL)
         place, handle = request.initialNamespace, _handle()
         self._sessions[handle.guid] = self.engine.session((place and place.catalogName) or "", (place and place.schemaName) or "")
         return T.TOpenSessionResp(
@@ -168,10 +171,9 @@ def _running() -> Any:
 
 def _state(operation: Operation) -> Any:
     if operation.error:
-        text = str(operation.error)
-        return T.TGetOperationStatusResp(
-            status=_fine(), operationState=T.TOperationState.ERROR_STATE, sqlState=operation.error.state, errorMessage=text, displayMessage=text
-        )
+        text, failed = str(operation.error), T.TOperationState.ERROR_STATE
+        told = {"sqlState": operation.error.state, "errorMessage": text, "displayMessage": text}
+        return T.TGetOperationStatusResp(status=_fine(), operationState=failed, **told)
     changed = operation.answer.changed if operation.answer else None
     return T.TGetOperationStatusResp(
         status=_fine(), operationState=T.TOperationState.FINISHED_STATE, hasResultSet=True, numModifiedRows=changed

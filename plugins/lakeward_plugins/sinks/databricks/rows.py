@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakeward import Parcel, Refused, Rejected
+from lakeward_plugins.sinks.databricks.names import literal
 from lakeward_plugins.sinks.databricks.table import Column
-from lakeward_plugins.sinks.databricks.types import Type, readable
+from lakeward_plugins.sinks.databricks.types import Type, readable, sql_type
 
 MOST_MARKERS = 255
 MOST_BYTES = 1_000_000
@@ -40,8 +42,9 @@ def as_parameters(parcel: Parcel, columns: Sequence[Column], others: int) -> lis
     most = (MOST_MARKERS - others) // max(1, len(columns))
     if not most:
         raise Refused(f"rows of {len(columns)} columns do not fit into the {MOST_MARKERS} parameters of a statement; use mode copy")
-    if nested := [one.name for one in columns if pa.types.is_nested(one.kind)]:
-        raise Refused(f"column {nested[0]!r}: lists, maps and structs cannot be parameters of a statement; use mode copy, or give a volume")
+    if odd := [one for one in columns if pa.types.is_nested(one.kind) and not _is_json(one.kind)]:
+        told = f"column {odd[0].name!r}: {odd[0].target} cannot be a parameter of a statement"
+        raise Refused(f"{told}; use mode copy, or for mode merge give a volume")
     if parcel.rows > most:
         raise Rejected(f"{parcel.rows} rows of {len(columns)} columns do not fit into the {MOST_MARKERS} parameters of a statement")
     rows = _converted(parcel, columns)
@@ -56,7 +59,17 @@ def as_parameters(parcel: Parcel, columns: Sequence[Column], others: int) -> lis
 
 def marker(kind: Type) -> str:
     """What turns the text of a parameter into its value, before it is cast to the type of the column."""
+    if pa.types.is_nested(kind):
+        return f"from_json({{}}, {literal(sql_type(kind))}, map('mode', 'FAILFAST'))"
     return "unhex({})" if pa.types.is_binary(kind) else "{}"
+
+
+def _is_json(kind: Type) -> bool:
+    """Whether JSON can hold every value, and Databricks reads it back as the same."""
+    types = pa.types
+    if types.is_list(kind) or types.is_struct(kind):
+        return all(_is_json(kind.field(place).type) for place in range(kind.num_fields))
+    return bool(types.is_string(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
 
 
 def require_values(parcel: Parcel, names: Sequence[str]) -> None:
@@ -127,4 +140,6 @@ def _text(value: Any) -> str | None:
         return repr(value)
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False)
     return value.isoformat(sep=" ") if hasattr(value, "tzinfo") else str(value)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,7 +50,9 @@ class DatabricksSink:
     upsert_by: list[str] = option(factory=list, help="Mode `merge`: the columns that say which row is meant, such as window_id.")
     revision: str = option("", help="Mode `merge`: the column whose greater value wins, such as revision.")
     create: bool = option(False, help="Make the table when it is not there.")
-    schema_change: Literal["refuse", "evolve"] = option("refuse", help="When columns differ: refuse, or add new ones and leave lacking ones NULL.")
+    schema_change: Literal["refuse", "evolve"] = option(
+        "refuse", help="When columns differ: refuse, or add new ones and leave lacking ones NULL."
+    )
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the files are compressed.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
@@ -112,12 +114,18 @@ class DatabricksSink:
         with self._sorted_errors():
             theirs = self._described()
             if theirs is None and not self.create:
-                raise OptionError("table", f"{self._table} is not there; make it (`lakeward ddl` prints the statement), or set `create: true`")
+                raise OptionError(
+                    "table", f"{self._table} is not there; make it (`lakeward ddl` prints the statement), or set `create: true`"
+                )
             if theirs is not None:
                 fitted(columns, self._without_extra(theirs), self._table, self.schema_change == "evolve")
             if self._folder:
                 self._warehouse.table(f"LIST '{self._folder}' LIMIT 1")
-        what = {"copy": f"COPY INTO, by files in {self._folder},", "insert": "insert into", "merge": f"merge by {', '.join(self.upsert_by)} into"}
+        what = {
+            "copy": f"COPY INTO, by files in {self._folder},",
+            "insert": "insert into",
+            "merge": f"merge by {', '.join(self.upsert_by)} into",
+        }
         return f"would {what[self.mode]} the table {self._table}{'' if theirs is not None else ', and make it'} ({len(columns)} columns)"
 
     def query(self, sql: str) -> pa.Table:
@@ -289,5 +297,3 @@ class DatabricksSink:
 def _name(parcel: Parcel) -> str:
     """Of the parcel, among all that any machine sends into this table: the life of a state directory is a short random number."""
     return f"{parcel.token.pipeline}-{parcel.token.name}-{parcel.sha256[:16]}"
-
-

@@ -56,11 +56,12 @@ def insert_once(table: TableName, columns: Sequence[Column], rows: str, token: s
 def upsert(table: TableName, columns: Sequence[Column], rows: str, keys: Sequence[str], revision: str) -> str:
     """Insert rows with new keys, and put rows with a greater revision in the place of those that are there."""
     names, newer = [quoted(one.name) for one in columns], quoted(revision)
+    changes = ", ".join(f"t.{name} = s.{name}" for name in names)
     latest = f"QUALIFY ROW_NUMBER() OVER (PARTITION BY {', '.join(map(quoted, keys))} ORDER BY {newer} DESC) = 1"
     return (
         f"MERGE INTO {table.sql} AS t USING (SELECT * FROM ({rows}) {latest}) AS s "
         f"ON {' AND '.join(f't.{quoted(key)} = s.{quoted(key)}' for key in keys)} "
-        f"WHEN MATCHED AND (t.{newer} IS NULL OR s.{newer} > t.{newer}) THEN UPDATE SET {', '.join(f't.{name} = s.{name}' for name in names)} "
+        f"WHEN MATCHED AND (t.{newer} IS NULL OR s.{newer} > t.{newer}) THEN UPDATE SET {changes} "
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({', '.join(f's.{name}' for name in names)})"
     )
 

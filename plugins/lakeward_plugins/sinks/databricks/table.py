@@ -106,5 +106,5 @@ def _widens(kind: Type, theirs: str) -> bool:
         return ARROW.get(theirs) == pa.float64()
     if pa.types.is_decimal(kind) and (wide := DECIMAL.fullmatch(theirs)):
         precision, scale = int(wide[1]), int(wide[2])
-        return scale >= kind.scale and precision - scale >= kind.precision - kind.scale
+        return bool(scale >= kind.scale and precision - scale >= kind.precision - kind.scale)
     return False

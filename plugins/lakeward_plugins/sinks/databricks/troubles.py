@@ -6,7 +6,7 @@ import re
 import ssl
 
 from databricks.sql import exc
-from thrift.Thrift import TException
+from thrift.Thrift import TException  # type: ignore[import-untyped]  # thrift ships no types
 from urllib3.exceptions import HTTPError
 
 from lakeward import Refused, Rejected, Retry
@@ -54,7 +54,9 @@ def is_lost(error: BaseException) -> bool:
 def sorted_out(error: BaseException, where: str) -> Retry | Refused | Rejected:
     """What the kernel is to do about it; nothing that was sent, nor an address with a signature, is in its words."""
     if told := _distrust(error):
-        return Refused(f"{where}: the certificate of the warehouse is not trusted: {told}; check `host` and the certificates of this machine")
+        return Refused(
+            f"{where}: the certificate of the warehouse is not trusted: {told}; check `host` and the certificates of this machine"
+        )
     status = _status(error)
     if status:
         return _by_status(error, status, where)

@@ -80,7 +80,7 @@ def nearest(kind: Type, name: str) -> Type:
         return pa.struct([pa.field(one.name, nearest(one.type, name)) for one in _fields(kind, name)])
     if types.is_nested(kind) and hasattr(kind, "value_type"):
         return pa.list_(nearest(_fields(kind, name)[0].type, name))
-    found = NEAREST.get(kind, kind)
+    found: Type = NEAREST.get(kind, kind)
     if found not in NAMES and not types.is_decimal(found):
         raise Refused(f"column {name!r}: Databricks has no type for {kind}; cast it with schematize")
     return found
@@ -102,7 +102,8 @@ def sql_type(kind: Type) -> str:
     if pa.types.is_list(kind):
         return f"ARRAY<{sql_type(kind.value_type)}>"
     if pa.types.is_struct(kind):
-        return f"STRUCT<{', '.join(f'{quoted(kind.field(place).name)}: {sql_type(kind.field(place).type)}' for place in range(kind.num_fields))}>"
+        fields = (kind.field(place) for place in range(kind.num_fields))
+        return f"STRUCT<{', '.join(f'{quoted(one.name)}: {sql_type(one.type)}' for one in fields)}>"
     return NAMES[kind]
 
 
