@@ -21,7 +21,7 @@ from lakeward_plugins.sinks.databricks.names import TableName, volume_path
 from lakeward_plugins.sinks.databricks.reading import require_reading
 from lakeward_plugins.sinks.databricks.rows import as_file, as_parameters, require_values
 from lakeward_plugins.sinks.databricks.table import TOKEN_COLUMN, Column, create_table, fitted, lacking, stored
-from lakeward_plugins.sinks.databricks.troubles import GONE, NO_TABLE, ODD, error_class, is_lost, short, sorted_out
+from lakeward_plugins.sinks.databricks.troubles import NO_TABLE, ODD, error_class, is_gone, is_lost, short, sorted_out
 from lakeward_plugins.sinks.databricks.warehouse import Warehouse
 
 log = logging.getLogger("lakeward.databricks")
@@ -66,7 +66,7 @@ class DatabricksSink:
     _uploaded: str = field(init=False, default="", repr=False, eq=False)
     """The file that is in the volume for sure, so that an attempt that failed later need not send it again."""
     _left: list[str] | None = field(init=False, default=None, repr=False, eq=False)
-    """Files in the volume that nobody needs any more; None before it was looked."""
+    """Files in the volume that nobody needs any more; None when it must be looked which these are."""
 
     def __attrs_post_init__(self) -> None:
         self._table = TableName.parse(self.table)
@@ -201,7 +201,7 @@ class DatabricksSink:
         return file
 
     def _left_behind(self, parcel: Parcel) -> list[str]:
-        """Files that a killed run did not take away. Parcels come in order, so those before this one have been loaded."""
+        """Files that were not taken away, such as by a killed run. Parcels come in order, so those before this one have been loaded."""
         token = parcel.token
         ours = re.compile(re.escape(f"{token.pipeline}-{token.sink}-{token.life}-{token.epoch:04d}-") + r"(\d{10})[-.].*\.parquet")
         found = ((name, ours.fullmatch(name)) for name in self._warehouse.listed(self._folder))
@@ -209,16 +209,17 @@ class DatabricksSink:
 
     def _tidy(self, file: str) -> None:
         """Take away what is loaded. The rows are there: a file that stays for now must not make this delivery fail."""
-        self._uploaded, left = "", [file, *(self._left or ())]
-        for name in left[: TIDIED + 1]:
+        self._uploaded, names = "", [file, *(self._left or ())]
+        for name in names[: TIDIED + 1]:
             try:
                 self._warehouse.remove(f"{self._folder}/{name}")
             except ODD as error:
-                if "unsuccessful: 404" not in str(error) and error_class(error) != GONE:
-                    log.info("%s: %s stays in the volume for now: %s", self._table, name, short(error))
-                    break
-            left.remove(name)
-        self._left = left
+                if is_gone(error):
+                    continue
+                log.info("%s: %s stays in the volume for now: %s", self._table, name, short(error))
+                self._left = None  # the next delivery looks what is there
+                return
+        self._left = names[TIDIED + 1 :]
 
     # -- the table -----------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,11 @@ def is_lost(error: BaseException) -> bool:
     return bool(LOST.search(str(error))) or (getattr(error, "context", None) or {}).get("http-code") == 404
 
 
+def is_gone(error: BaseException) -> bool:
+    """Whether a file is not there any more."""
+    return error_class(error) == GONE or bool((match := STAGING.search(str(error))) and match[1] == "404")
+
+
 def sorted_out(error: BaseException, where: str) -> Retry | Refused | Rejected:
     """What the kernel is to do about it; nothing that was sent, nor an address with a signature, is in its words."""
     if told := _distrust(error):

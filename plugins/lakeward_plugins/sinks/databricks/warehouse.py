@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -105,6 +106,7 @@ class Warehouse:
             user_agent_entry="lakeward",
             enable_telemetry=False,
             use_cloud_fetch=False,
+            staging_allowed_local_path=os.devnull,  # early versions want one, even to remove a file; a server that asks for it gets nothing
             _socket_timeout=self.timeout,
             # the kernel tries again; a library that does so as well multiplies the attempts, and this one waits a minute before each
             _enable_v3_retries=False,
