@@ -70,7 +70,7 @@ class _Planner:
             return None
         try:
             self._blocks[node.path] = getattr(cls, "block", "")
-            options = self._revealed(unwrapped(cls, node.options), ())
+            options = self._revealed(_with_references(cls, unwrapped(cls, node.options)), ())
             return build(cls, self._by_default(cls) | options, self._config.folder)
         except Mistakes as mistakes:
             for one in mistakes.mistakes:
@@ -195,6 +195,16 @@ class _Planner:
                 self._wrong(node, ("from",), f"{one} and {other} have different columns; bring them to one schema first")
                 return None
         return known[0]
+
+
+def _with_references(cls: type, options: dict[str, Any]) -> dict[str, Any]:
+    """`{secret: NAME}` in the place of a secret, as old configurations have it, is `${env:NAME}`."""
+    secrets = {one.name for one in init_fields(cls) if one.type in (Secret, "Secret")}
+    for name in secrets & options.keys():
+        given = options[name].get("secret") if isinstance(options[name], dict) and len(options[name]) == 1 else None
+        if isinstance(given, str) and given.isidentifier() and given.isupper():  # else it may be the secret itself
+            options[name] = SecretReference("env", given)
+    return options
 
 
 def _made_from(link: Link, links: Mapping[str, Sequence[Link]], transforms: Mapping[str, type | None]) -> set[Link]:

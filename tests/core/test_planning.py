@@ -104,6 +104,10 @@ def test_an_empty_block_is_none(planned: Any) -> None:
         (", limit: 1, old_config: {limit: 1}", r"p.yaml:4:\d+: transforms.old.*limit: stands in old_config too; write it once"),
         (", old_config: [1]", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got a list"),
         (", old_config: {key: '${here:absent}'}", r"transforms.old.old_config.key: there is nothing here"),
+        (", key: {secret: TOKEN_2}", r"transforms.old.key: no plugin that is ready knows secrets of the kind \$\{env:...\}"),
+        (", old_config: {key: {secret: hunter2}}", r"transforms.old.old_config.key: is a secret: do not write it here"),
+        (", key: {secret: TOKEN_2, more: 1}", r"transforms.old.key: is a secret: do not write it here"),
+        (", deep: {secret: TOKEN_2}", r"transforms.old.deep.secret: expected a number, got text"),
         (", key: '${there:x}'", r"transforms.old.key: no plugin that is ready knows secrets of the kind \$\{there:...\}"),
     ],
 )

@@ -11,6 +11,7 @@ import attrs
 from attrs import frozen
 
 from lakeward.options import init_fields, type_words
+from lakeward.secrets import SecretReference
 
 
 @frozen
@@ -61,6 +62,8 @@ def _parts(kind: Any, path: str) -> Iterator[tuple[str, type]]:
 def _default_words(default: Any) -> str:
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
         default = default.factory()
+    if isinstance(default, SecretReference):
+        return str(default)
     if isinstance(default, timedelta):
         return f"{default.total_seconds():g}s"
     if isinstance(default, bool) or default is None:

@@ -1,6 +1,9 @@
 """The transforms."""
 
+import click
+
 from lakeward import Component, hookimpl
+from lakeward_plugins.transforms.gps_fuzz.command import privacy_report
 
 LAKEWARD_API = (1, 0)
 
@@ -22,3 +25,9 @@ def lakeward_components() -> list[Component]:
         Component("transform", "schematize", f"{at}.schematize:Schematize", "Enforce a declared schema."),
         Component("transform", "filter", f"{at}.filter:Filter", "Keep the rows that meet named rules; count the rest."),
     ]
+
+
+@hookimpl
+def lakeward_commands() -> list[click.Command]:
+    """`lakeward privacy-report`."""
+    return [privacy_report]
