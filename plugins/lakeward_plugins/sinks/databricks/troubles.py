@@ -13,9 +13,10 @@ from lakeward import Refused, Rejected, Retry
 
 ODD = (exc.Error, HTTPError, TException, OSError, EOFError, ValueError)
 """What the library may raise: its own, and those of what it stands on when an answer is cut short."""
-CLASS, STATE = re.compile(r"\[([A-Z][A-Z0-9_]*)(?:\.[A-Z0-9_.]+)?\]"), re.compile(r"SQLSTATE:? ([0-9A-Z]{5})")
+CLASS = re.compile(r"\[([A-Z][A-Z0-9_]*)(?:\.[A-Z0-9_.]+)?\]|\b([A-Z]+(?:_[A-Z]+)+): ")
+STATE = re.compile(r"SQLSTATE:? ([0-9A-Z]{5})")
 QUERY, STAGING = re.compile(r"\?[^\s'\")]+"), re.compile(r"Staging operation over HTTP was unsuccessful: (\d{3})")
-LOST = re.compile(r"invalid ?session ?handle|session .*(?:not exist|closed|expired)|closed (?:connection|cursor)", re.IGNORECASE)
+LOST = re.compile(r"invalid ?session ?handle|(session|command) .*(?:not exist|closed|expired)|closed (?:connection|cursor)", re.IGNORECASE)
 AGAIN = {408, 425, 429}
 GONE = "PATH_NOT_FOUND"
 NO_TABLE = "TABLE_OR_VIEW_NOT_FOUND"
@@ -34,6 +35,7 @@ REMEDY = {
     "VOLUME_NOT_FOUND": "make the volume, or correct `volume`",
     "UNRESOLVED_COLUMN": "the table has changed while it was written to; if that stays so, look at its columns",
 }
+PASSING = {GONE, "TEMPORARILY_UNAVAILABLE", "RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_DOES_NOT_EXIST"}
 PASSING_STATES = ("08", "40", "53", "57", "58", "XX")
 """Classes of SQLSTATE: connection, rollback, resources, intervention, the system itself."""
 ABOUT_ROWS = ("22", "23")
@@ -43,7 +45,7 @@ ABOUT_ROWS = ("22", "23")
 def error_class(error: BaseException) -> str:
     """What the warehouse calls it, such as TABLE_OR_VIEW_NOT_FOUND; empty when it has no name."""
     match = CLASS.search(str(error))
-    return match[1] if match else ""
+    return match[1] or match[2] if match else ""
 
 
 def is_lost(error: BaseException) -> bool:
@@ -106,7 +108,7 @@ def _by_state(error: BaseException, where: str) -> Retry | Refused | Rejected:
     state = match[1] if match else ""
     what = f"{where}: {short(error)}"
     by_others = "CONCURRENT" in name or "ALREADY_EXISTS" in name  # another writer was first; look again
-    passing = state.startswith(PASSING_STATES) or by_others or "TIMEOUT" in name or name == GONE
+    passing = state.startswith(PASSING_STATES) or by_others or name in PASSING or "TIMEOUT" in name
     if passing or is_lost(error):
         return Retry(what)
     if state.startswith(ABOUT_ROWS):
