@@ -1,4 +1,4 @@
-"""The real program and a warehouse: killed with -9, and mended while it runs. An independent client reads what is in the tables."""
+"""The real program and a warehouse: killed with -9 behind a bad network, and mended while it runs; an independent client reads the tables."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from databricks_server import DatabricksServer
+from faultproxy import FaultProxy
 
 import commands
 
@@ -100,14 +101,15 @@ def test_every_row_arrives_once_through_twenty_kills(databricks: DatabricksServe
     def asked() -> int:
         return sum(databricks.order()["requests"].values())
 
-    for _ in range(KILLS):
-        with running(tmp_path, environment) as process:
-            before = asked()
-            wait_until(lambda before=before: asked() > before, process, tmp_path)  # type: ignore[misc]
-            time.sleep(luck.uniform(0, 0.4))
-            assert process.poll() is None
-            os.kill(process.pid, signal.SIGKILL)
-            assert process.wait(30) == -signal.SIGKILL
+    with FaultProxy(databricks.url, p=0.2, seed=5, hang=0.2, retry_after=0) as proxy:
+        for _ in range(KILLS):
+            with running(tmp_path, environment | {"HOST": proxy.url}) as process:
+                before = asked()
+                wait_until(lambda before=before: asked() > before, process, tmp_path)  # type: ignore[misc]
+                time.sleep(luck.uniform(0, 0.5))
+                assert process.poll() is None
+                os.kill(process.pid, signal.SIGKILL)
+                assert process.wait(30) == -signal.SIGKILL
     left = report(tmp_path, environment)
     waited = {name: sink["waiting"] for name, sink in left["sinks"].items()}
     print(f"after {KILLS} kills: {left['rows']}, waiting {waited}")

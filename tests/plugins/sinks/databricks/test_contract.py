@@ -54,6 +54,7 @@ class TestInsert(AtTheWarehouse):
         return {"mode": "insert"}
 
 
+@pytest.mark.one_python
 class TestMergeOfFiles(AtTheWarehouse):
     __test__ = True
 

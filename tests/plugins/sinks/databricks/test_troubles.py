@@ -6,6 +6,7 @@ import logging
 import socket
 import ssl
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,6 +26,8 @@ from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret
 from lakeward.testing import make_parcel
 from lakeward.testing.rows import values
+from lakeward_plugins.sinks.databricks import sink as sink_module
+from lakeward_plugins.sinks.databricks import statements
 from lakeward_plugins.sinks.databricks.troubles import short, sorted_out
 
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
@@ -140,6 +143,31 @@ def test_every_row_arrives_once_through_a_bad_network(databricks, schema, sink_o
     assert Counter(values(databricks.table(f"{schema}.readings"), ["sensor", "temperature"])) == want
     assert {fault: count for fault, count in counts.items() if count < 20} == {}
     assert databricks.staged(schema) == []
+
+
+def bare_insert(table: Any, columns: Any, rows: str, token: str) -> str:
+    return f"INSERT INTO {table.sql} BY NAME SELECT *, '{token}' AS lakeward_token FROM ({rows})"
+
+
+PLANTED: dict[str, tuple[str, Any, str, Any]] = {
+    "a name of its own for each attempt": ("copy", sink_module, "_name", lambda parcel: f"x-{uuid.uuid4().hex}"),
+    "insert without looking": ("insert", statements, "insert_once", bare_insert),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_lost_answer_shows_a_planted_bug(databricks, schema, sink_of, tmp_path, monkeypatch, bug):
+    """So the tests above could fail."""
+    mode, module, name, planted = PLANTED[bug]
+    monkeypatch.setattr(module, name, planted)
+    with FaultProxy(databricks.url) as proxy:
+        sink = sink_of(host=proxy.url, mode=mode)
+        sink.deliver(parcel_of(tmp_path))
+        proxy.script(*["ok"] * (2 if mode == "copy" else 0), "reset_after")
+        with pytest.raises(Retry):
+            sink.deliver(parcel_of(tmp_path, sequence=2))
+        sink.deliver(parcel_of(tmp_path, sequence=2))
+    assert databricks.table(f"{schema}.readings").num_rows == 9  # and not 6
 
 
 def test_nobody_listening_is_tried_again(sink_of, tmp_path):
