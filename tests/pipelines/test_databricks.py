@@ -1,4 +1,4 @@
-"""The real program and a warehouse: killed with -9 behind a bad network, and mended while it runs; an independent client reads the tables."""
+"""The real program and a warehouse: killed behind a bad network, and mended while it runs; an independent client reads the tables."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class DatabricksSink:
 
     host: str = option(help="Of the workspace, such as adb-1.azuredatabricks.net.")
     http_path: str = option(help="Of the SQL warehouse, such as /sql/1.0/warehouses/0123456789abcdef.")
-    table: str = option(help="`catalog.schema.name`.")
+    table: str = option(help="Name of the table, `catalog.schema.name`.")
     token: Secret = option(SecretReference("env", "DATABRICKS_TOKEN"), help="Access token; left out, ${env:DATABRICKS_TOKEN}.")
     mode: Mode = option("copy", help="COPY INTO from a volume, a statement with the values in it, or updates by key.")
     volume: str = option("", help="`catalog.schema.volume`, or /Volumes/catalog/schema/volume/folder: where files wait; needed by `copy`.")
