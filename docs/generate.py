@@ -58,6 +58,8 @@ def components() -> str:
             lines.append(f"Ports: {', '.join(f'`{port}`' for port in ports)}.\n")
         lines.append(inspect.cleandoc(cls.__doc__ or "") + "\n")
         lines.append(options(describe(cls)))
+        if block := getattr(cls, "block", ""):
+            lines.append(f"Also accepted inside a mapping `{block}:`, all or some of them.\n")
         for path, part in parts(cls):
             lines.append(f"`{path}`: {inspect.cleandoc(part.__doc__ or '')}\n\n{options(describe(part))}")
     return "\n".join(lines)

@@ -150,8 +150,12 @@ def _possible(numbers: pa.Array[Any]) -> list[str]:
     least, most = extent["min"].as_py(), extent["max"].as_py()
     if least is None:
         return []
-    bounds = {unit: _bounds(unit, PLAUSIBLE) for unit in (*PER_SECOND, "julian")}
-    return [unit for unit, (low, high) in bounds.items() if low <= most and least <= high]
+    return [unit for unit, (low, high) in plausible().items() if low <= most and least <= high]
+
+
+def plausible() -> dict[str, tuple[float, float]]:
+    """For each unit the numbers from which to which a time is told by its size; no number is in two of them."""
+    return {unit: _bounds(unit, PLAUSIBLE) for unit in (*PER_SECOND, "julian")}
 
 
 def _bounds(unit: str, micros: tuple[int, int]) -> tuple[float, float]:

@@ -27,7 +27,7 @@ BESIDE = [path for name in ("yamlfile", "deadletters") for path in (ROOT / "core
 def test_the_kernel_stays_near_two_thousand_lines() -> None:
     kernel, beside = sum(map(code_lines, KERNEL)), sum(map(code_lines, BESIDE))
     assert 1000 < kernel <= 2150
-    assert 500 < beside <= 600
+    assert 500 < beside <= 610
 
 
 def test_no_file_holds_two_subjects_and_no_function_two_jobs() -> None:

@@ -83,7 +83,14 @@ def planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., An
 
 
 @pytest.mark.parametrize(
-    "options", [", limit: 3, deep: {a: 1}", ", old_config: {limit: 3, deep: {a: 1}}", ", limit: 3, old_config: {deep: {a: 1}}"]
+    "options",
+    [
+        ", limit: 3, deep: {a: 1}",
+        ", old_config: {limit: 3, deep: {a: 1}}",
+        ", limit: 3, old_config: {deep: {a: 1}}",
+        """, old_config: '{"limit": 3, "deep": {"a": 1}}'""",
+        """, limit: 3, old_config: {deep: '{"a": 1}'}""",
+    ],
 )
 def test_options_stand_beside_use_or_in_the_block_of_the_class(planned: Any, options: str) -> None:
     transform = planned(options)
@@ -103,6 +110,8 @@ def test_an_empty_block_is_none(planned: Any) -> None:
         (", old_config: {column: gone}", r"p.yaml:4:40: transforms.old.old_config.column: no column 'gone'"),
         (", limit: 1, old_config: {limit: 1}", r"p.yaml:4:\d+: transforms.old.*limit: stands in old_config too; write it once"),
         (", old_config: [1]", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got a list"),
+        (""", old_config: '{"limit": 11}'""", r"p.yaml:4:31: transforms.old.old_config.limit: expected at most 10, got 11"),
+        (""", old_config: '{"limit": 11'""", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got text that is no JSON"),
         (", old_config: {key: '${here:absent}'}", r"transforms.old.old_config.key: there is nothing here"),
         (", key: {secret: TOKEN_2}", r"transforms.old.key: no plugin that is ready knows secrets of the kind \$\{env:...\}"),
         (", old_config: {key: {secret: hunter2}}", r"transforms.old.old_config.key: is a secret: do not write it here"),

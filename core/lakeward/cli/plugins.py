@@ -66,7 +66,8 @@ def _described(plugins: Plugins, plugin: Plugin, component: Component) -> dict[s
     cls = plugins.load(plugin, component)
     return {
         "name": component.name, "kind": component.kind, "distribution": plugin.origin, "summary": component.summary,
-        "ports": list(getattr(cls, "ports", ())), "options": [attrs.asdict(one) for one in describe(cls)],
+        "ports": list(getattr(cls, "ports", ())), "block": getattr(cls, "block", ""),
+        "options": [attrs.asdict(one) for one in describe(cls)],
         "parts": {path: [attrs.asdict(one) for one in describe(part)] for path, part in parts(cls)},
     }  # fmt: skip
 
@@ -75,6 +76,8 @@ def _in_words(found: dict[str, Any]) -> str:
     lines = [f"{found['name']} ({found['kind']}, {found['distribution']}): {found['summary']}"]
     if found["ports"] and found["ports"] != ["main"]:
         lines.append(f"ports: {', '.join(found['ports'])}")
+    if found["block"]:
+        lines.append(f"options are also accepted inside a mapping `{found['block']}:`")
     for path, options in {"": found["options"], **found["parts"]}.items():
         rows = [(one["name"], one["type"], "required" if one["required"] else one["default"], one["unit"], one["help"]) for one in options]
         lines += ["", table((path or "option", "type", "default", "unit", "what it does"), rows)]

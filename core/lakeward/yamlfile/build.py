@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -56,9 +57,7 @@ def build(cls: type[T], data: Mapping[str, Any], folder: Path) -> T:
 def unwrapped(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a class that takes them in one mapping as well (its `block`), as if all stood beside `use`. Raises `Mistakes`."""
     block = getattr(cls, "block", "")
-    inner = (options.get(block) if block else None) or {}
-    if not isinstance(inner, dict):
-        raise Mistakes([Mistake((block,), f"expected {NAMES[dict]}, got {_got(inner)}")])
+    inner = build(dict[str, dict[str, Any]], {block: (options.get(block) if block else None) or {}}, Path())[block]
     if twice := sorted(options.keys() & inner.keys()):
         raise Mistakes([Mistake((name,), f"stands in {block} too; write it once", at_key=True) for name in twice])
     return {name: value for name, value in options.items() if not block or name != block} | inner
@@ -104,6 +103,22 @@ def _expect(value: object, kinds: tuple[type, ...], wanted: str) -> Any:
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise ValueError(f"expected {wanted}, got {_got(value)}")
     return value
+
+
+def _opened(value: object, wanted: str) -> object:
+    """A list or mapping that is written as JSON in a text, because it came from an environment variable: `columns: ${COLUMNS}`."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return value
+    try:
+        return json.loads(value, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected {wanted}, got text that is no JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key is written twice")
+    return found
 
 
 def _exactly(kind: type) -> Callable[[object, type], Any]:
@@ -160,13 +175,13 @@ def _collection(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], 
     origin = get_origin(kind)
     make = cattrs.cols.mapping_structure_factory if origin is dict else cattrs.cols.list_structure_factory
     hook = make(kind, converter)
-    return lambda value, _: hook(_expect(value, (origin,), NAMES[origin]), kind)
+    return lambda value, _: hook(_expect(_opened(value, NAMES[origin]), (origin,), NAMES[origin]), kind)
 
 
 def _nested(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
     checks = {one.name: cattrs.override(struct_hook=partial(_checked, converter, one)) for one in init_fields(kind)}
     hook = cattrs.gen.make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **checks)  # type: ignore[arg-type]  # the stubs know the named ones only
-    return lambda value, _: hook(_expect(value, (dict,), NAMES[dict]), kind)
+    return lambda value, _: hook(_expect(_opened(value, NAMES[dict]), (dict,), NAMES[dict]), kind)
 
 
 def _checked(converter: cattrs.Converter, attribute: attrs.Attribute[Any], value: Any, kind: Any) -> Any:

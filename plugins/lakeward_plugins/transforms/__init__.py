@@ -24,6 +24,8 @@ def lakeward_components() -> list[Component]:
         Component("transform", "window", f"{at}.window:Window", "Aggregate fields over windows of event time."),
         Component("transform", "schematize", f"{at}.schematize:Schematize", "Enforce a declared schema."),
         Component("transform", "filter", f"{at}.filter:Filter", "Keep the rows that meet named rules; count the rest."),
+        Component("transform", "sql", f"{at}.sql:Sql", "Compute columns and remove rows with a SELECT of DuckDB.", "lakeward[duckdb]"),
+        Component("transform", "sql_batch", f"{at}.sql:SqlBatch", "Run a SELECT of DuckDB over each batch as a whole.", "lakeward[duckdb]"),
     ]
 
 

@@ -20,6 +20,14 @@ from lakeward import ROW, OptionError, filtered, option
 from lakeward.timestamps import to_utc
 
 Value = bool | int | float | str
+Where = dict[str, Value | dict[str, Value | list[Value]]]
+
+
+@frozen
+class Sanitize:
+    """What makes a reading incomplete."""
+
+    remove_nulls: list[str] = option(factory=list, help="Columns in which NULL or NaN removes the row.")
 
 
 @define
@@ -29,16 +37,19 @@ class Filter:
     ports: ClassVar[tuple[str, ...]] = ("main",)
     row_wise: ClassVar[bool] = True
 
-    where: dict[str, Value | dict[str, Value | list[Value]]] = option(
+    where: Where = option(
         factory=dict, help='What rows must meet: {temperature: {">": -50, "<": 150}, status: ok}, with > >= < <= == != in not_in.'
     )
     remove_nulls: list[str] = option(factory=list, help="Columns in which NULL or NaN removes the row.")
+    filter_config: Where = option(factory=dict, help="Another name for `where`, as older uploaders have it; may be JSON in a text.")
+    sanitize_config: Sanitize = option(factory=Sanitize, help="The same for `remove_nulls`; may be JSON in a text.")
     nulls: Literal["remove", "keep"] = option("remove", help="What becomes of a row when its NULL or NaN is compared in `where`.")
     _rules: list[Rule] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
-        self._rules = [Rule(f"remove_nulls[{number}]", column) for number, column in enumerate(self.remove_nulls)]
-        self._rules += _comparisons(self.where)
+        places = {"remove_nulls": self.remove_nulls, "sanitize_config.remove_nulls": self.sanitize_config.remove_nulls}
+        self._rules = [Rule(f"{place}[{number}]", column) for place in places for number, column in enumerate(places[place])]
+        self._rules += [rule for place in ("where", "filter_config") for rule in _comparisons(place, getattr(self, place))]
         if not self._rules:
             raise OptionError("", "no rules, so nothing would be filtered; write `where` or `remove_nulls`")
 
@@ -90,15 +101,15 @@ class Rule:
 # -- from options to rules ---------------------------------------------------------------------------------------------
 
 
-def _comparisons(where: dict[str, Value | dict[str, Value | list[Value]]]) -> Iterator[Rule]:
+def _comparisons(place: str, where: Where) -> Iterator[Rule]:
     for column, wanted in where.items():
         if not isinstance(wanted, dict):
-            yield _comparison(f"where.{column}", column, "==", wanted)
+            yield _comparison(f"{place}.{column}", column, "==", wanted)
             continue
         if not wanted:
-            raise OptionError(f"where.{column}", 'compares nothing; write {">": 0}, or a value that it must equal')
+            raise OptionError(f"{place}.{column}", 'compares nothing; write {">": 0}, or a value that it must equal')
         for operator, value in wanted.items():
-            yield _comparison(f"where.{column}.{operator}", column, operator, value)
+            yield _comparison(f"{place}.{column}.{operator}", column, operator, value)
 
 
 def _comparison(path: str, column: str, operator: str, value: Value | list[Value]) -> Rule:

@@ -61,6 +61,25 @@ def mistakes(cls: type = Everything, /, **data: Any) -> dict[str, str]:
 # -- good values -------------------------------------------------------------------------------------------------------
 
 
+def test_lists_and_mappings_may_be_json_in_a_text() -> None:
+    found = made(columns=["a"], rule='{"column": "x", "limit": 2}', rules=' [{"column": "y"}]', by_name='{"z": {"column": "z"}}')
+    assert (found.rule, found.rules, found.by_name) == (Rule("x", 2.0), [Rule("y")], {"z": Rule("z")})
+    assert made(text="{not json", columns="[neither]", anything="{}").columns == "[neither]"
+
+
+def test_mistakes_in_json_are_those_of_yaml() -> None:
+    assert mistakes(rule='{"colum": "x", "limit": 11}', rules='[{"column": 1}]').keys() == {
+        "rule.colum", "rule.column", "rule.limit", "rules.0.column",
+    }  # fmt: skip
+    assert mistakes(rules="[1,", by_name='{"a": 1, "a": 2}') == {
+        "rules": "expected a list, got text that is no JSON: Expecting value: line 1 column 4 (char 3)",
+        "by_name": "expected a mapping, got text that is no JSON: a key is written twice",
+    }
+    assert mistakes(rules="{}")["rules"] == "expected a list, got a mapping"
+    assert "got text that is no JSON" in mistakes(rules="[" * 100_000)["rules"]
+    assert mistakes(secrets='{"a": "plain"}').keys() == {"secrets.a"}
+
+
 @pytest.mark.parametrize(
     ("name", "given", "expected"),
     [

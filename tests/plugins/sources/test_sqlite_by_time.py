@@ -25,6 +25,7 @@ FORMS = {
     "BIGINT": lambda time: int(time.timestamp() * 1000),
     "REAL": lambda time: time.timestamp(),
     "": lambda time: time.timestamp() * 1e6,
+    "REAL -- a Julian day": lambda time: time.timestamp() / 86400 + 2440587.5,
 }
 
 
@@ -236,7 +237,7 @@ def test_a_position_of_another_cursor_is_refused(tmp_path: Path, position: dict)
 
 def test_times_that_do_not_sort_are_refused(tmp_path: Path) -> None:
     run(tmp_path / "s.db", KEYED.format("TEXT"), rows=[("1.2.2024 10:00", 1)])
-    with pytest.raises(Refused, match="no time is ISO text or Unix time"):
+    with pytest.raises(Refused, match="no time is ISO text, Unix time or a Julian day"):
         Lake(tmp_path / "s.db").poll()
 
 

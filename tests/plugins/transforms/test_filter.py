@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lakeward import OptionError
 from lakeward.testing import TransformContract
 from lakeward.yamlfile.build import Mistakes, build
-from lakeward_plugins.transforms.filter import Filter
+from lakeward_plugins.transforms.filter import Filter, Sanitize
 
 NAN = math.nan
 
@@ -58,6 +58,21 @@ def test_the_filter_and_the_sanitizing_of_the_uploader_are_two_options() -> None
         5: "temperature is null",
         7: "humidity is null",
     }
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"filter_config": {"temperature": {">": -50, "<": 150}}, "sanitize_config": {"remove_nulls": ["temperature", "humidity"]}},
+        {"filter_config": '{"temperature": {">": -50, "<": 150}}', "sanitize_config": '{"remove_nulls": ["temperature", "humidity"]}'},
+        {"where": {"temperature": {">": -50}}, "filter_config": {"temperature": {"<": 150}}, "remove_nulls": ["temperature", "humidity"]},
+    ],
+)
+def test_configurations_of_older_uploaders_are_taken_as_they_are(written: dict[str, Any]) -> None:
+    today = build(Filter, {"where": {"temperature": {">": -50, "<": 150}}, "remove_nulls": ["temperature", "humidity"]}, Path())
+    rows = batch(temperature=[20.0, -50.0, 150.0, None, NAN, 149.9, 20.0, 0.0], humidity=[1.0, 1.0, 1.0, None, 1.0, 1.0, None, 0.0])
+    assert kept(build(Filter, written, Path()), rows) == kept(today, rows) == [1, 6, 8]
+    assert removed(build(Filter, written, Path()), rows) == removed(today, rows)
 
 
 def test_a_row_is_counted_under_the_first_rule_that_it_does_not_meet() -> None:
@@ -164,6 +179,11 @@ def test_rows_without_key_are_counted_too() -> None:
         ({"where": {"t": {"<": 2**64}}}, "where.t.<", "beyond the whole numbers"),
         ({"where": {"t": None}}, "where.t", "got nothing"),
         ({"remove_nulls": "t"}, "remove_nulls", "expected a list"),
+        ({"filter_config": {"t": {"=>": 1}}}, "filter_config.t.=>", "unknown operator '=>', did you mean"),
+        ({"filter_config": '{"t": {">": null}}'}, "filter_config.t.>", "got nothing"),
+        ({"filter_config": '{"t": {">": 1}'}, "filter_config", "got text that is no JSON"),
+        ({"filter_config": "t > 1"}, "filter_config", "expected a mapping, got text ('t > 1')"),
+        ({"sanitize_config": {"remove_null": ["t"]}}, "sanitize_config.remove_null", "did you mean 'remove_nulls'?"),
         ({"remove_nulls": ["t"], "nulls": "drop"}, "nulls", "expected one of remove, keep"),
     ],
 )
@@ -179,6 +199,8 @@ def test_mistakes_are_refused_at_their_place(options: dict[str, Any], path: str,
     [
         (Filter(where={"y": 1}), "where.y", "no column 'y'; columns are _row, text, number, time, raw"),
         (Filter(remove_nulls=["text", "y"]), "remove_nulls[1]", "no column 'y'"),
+        (Filter(sanitize_config=Sanitize(["y"])), "sanitize_config.remove_nulls[0]", "no column 'y'"),
+        (Filter(filter_config={"y": 1}), "filter_config.y", "no column 'y'"),
         (Filter(where={"text": {">": 1}}), "where.text.>", "is string and cannot be compared with 1; `schematize` it before"),
         (Filter(where={"text": {"in": ["a", 1]}}), "where.text.in", "cannot be compared with 'a', 1"),
         (Filter(where={"number": "hot"}), "where.number", "is double and cannot be compared with 'hot'"),

@@ -91,16 +91,18 @@ class Times:
 
     def newest(self) -> Value | None:
         """The newest that is a time. Raises Refused when there are others only."""
-        from lakeward.timestamps import PER_SECOND, PLAUSIBLE  # brings pyarrow.compute, which reading by id must not pay
+        from lakeward.timestamps import plausible  # brings pyarrow.compute, which reading by id must not pay
 
-        ranges = " OR ".join(f"{self.column} BETWEEN {PLAUSIBLE[0] * scale} AND {PLAUSIBLE[1] * scale}" for scale in PER_SECOND.values())
+        ranges = " OR ".join(f"{self.column} BETWEEN {low} AND {high}" for low, high in plausible().values())
         text = f"typeof({self.column}) = 'text' AND {self.column} GLOB '{DATE}' AND julianday({self.column}) IS NOT NULL"
         for where in (text, f"typeof({self.column}) IN ('integer', 'real') AND ({ranges})"):
             found = self.rows(where, f"ORDER BY {self.column} DESC LIMIT 1")
             if found:
                 return found[0][0]
         if self.count(f"{self.column} IS NOT NULL"):
-            raise Refused(f"table {self.table.name!r}: no {self.table.timestamp} is ISO text or Unix time, as `cursor: timestamp` needs")
+            raise Refused(
+                f"table {self.table.name!r}: no {self.table.timestamp} is ISO text, Unix time or a Julian day, as `cursor: timestamp` needs"
+            )
         return None
 
 
@@ -184,11 +186,13 @@ def _before(newest: Value, lateness: timedelta) -> Value:
     """The time that is so much older, in the same form, rounded down."""
     if isinstance(newest, str):
         return _text_before(newest, lateness)
-    from lakeward.timestamps import PER_SECOND, PLAUSIBLE  # as above
+    from lakeward.timestamps import PER_SECOND, plausible  # as above
 
-    scale = next(scale for scale in PER_SECOND.values() if PLAUSIBLE[0] * scale <= newest <= PLAUSIBLE[1] * scale)
-    earlier = newest - lateness.total_seconds() * scale
-    return earlier if isinstance(newest, float) else newest - lateness // timedelta(microseconds=1) * scale // 1_000_000
+    unit = next(unit for unit, (low, high) in plausible().items() if low <= newest <= high)
+    if unit == "julian":
+        return newest - lateness / timedelta(days=1)
+    earlier = newest - lateness.total_seconds() * PER_SECOND[unit]
+    return earlier if isinstance(newest, float) else newest - lateness // timedelta(microseconds=1) * PER_SECOND[unit] // 1_000_000
 
 
 def _text_before(newest: str, lateness: timedelta) -> str:
