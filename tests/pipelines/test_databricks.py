@@ -23,6 +23,7 @@ from faultproxy import FaultProxy
 import commands
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.one_python
 KILLS, ROWS, BATCH = 20, 3_000, 25
 YAML = """
 name: crash
@@ -93,7 +94,6 @@ def report(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.one_python
 def test_every_row_arrives_once_through_twenty_kills(databricks: DatabricksServer, schema: str, tmp_path: Path) -> None:
     write_rows(tmp_path, ROWS)
     luck, environment = random.Random(11), known(databricks)
@@ -125,6 +125,7 @@ def test_every_row_arrives_once_through_twenty_kills(databricks: DatabricksServe
     assert "Traceback" not in (tmp_path / "log").read_text() + ended.stderr
 
 
+@pytest.mark.slow
 def test_what_a_human_mends_is_found_without_a_restart(databricks: DatabricksServer, schema: str, tmp_path: Path) -> None:
     write_rows(tmp_path, 100)
     databricks.order(tokens=[])
@@ -149,6 +150,7 @@ def test_what_a_human_mends_is_found_without_a_restart(databricks: DatabricksSer
     assert databricks.token not in log.read_text()
 
 
+@pytest.mark.slow
 def test_once_says_in_one_line_what_to_mend_and_keeps_the_rows(databricks: DatabricksServer, schema: str, tmp_path: Path) -> None:
     write_rows(tmp_path, 100)
     yaml = (tmp_path / "pipeline.yaml").read_text()
@@ -166,6 +168,7 @@ def test_once_says_in_one_line_what_to_mend_and_keeps_the_rows(databricks: Datab
     assert in_table(databricks, f"{schema}.readings_0_raw") == in_table(databricks, f"{schema}.small") == in_source(tmp_path)
 
 
+@pytest.mark.slow
 def test_small_statements_of_a_large_batch_find_the_row_that_cannot_be_taken(
     databricks: DatabricksServer, schema: str, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ from lakeward_plugins.sinks.databricks import sink as sink_module
 from lakeward_plugins.sinks.databricks import statements
 from lakeward_plugins.sinks.databricks.troubles import short, sorted_out
 
+pytestmark = pytest.mark.one_python
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
 MODES: dict[str, dict[str, Any]] = {
     "copy": {},
@@ -111,7 +112,6 @@ def test_an_answer_cut_short_anywhere_is_never_taken_for_more_than_it_says(datab
 
 
 @pytest.mark.slow
-@pytest.mark.one_python
 @pytest.mark.parametrize("mode", MODES)
 def test_every_row_arrives_once_through_a_bad_network(databricks, schema, sink_of, tmp_path, mode):
     """120 parcels, and half of all requests spoiled."""
