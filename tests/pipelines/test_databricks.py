@@ -10,15 +10,17 @@ import sqlite3
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from databricks_server import DatabricksServer
-from faultproxy import FaultProxy
+from faultproxy import FAULTS, FaultProxy
 
 import commands
 
@@ -189,3 +191,30 @@ def test_small_statements_of_a_large_batch_find_the_row_that_cannot_be_taken(
     assert (sink["delivered"], sink["refused"], sink["waiting"]) == (399, 1, 0)
     letters = json.loads(commands.lakeward(tmp_path, "dead-letters", "list", "pipeline.yaml", "--json", **environment).stdout)
     assert "DELTA_VIOLATE_CONSTRAINT_WITH_VALUES" in json.dumps(letters)
+
+
+@pytest.mark.slow
+def test_no_token_and_no_signature_is_found_in_anything_that_stays(databricks: DatabricksServer, schema: str, tmp_path: Path) -> None:
+    """Through a refusal, faults of every kind and a success, with logs of all that is logged."""
+    write_rows(tmp_path, 100)
+    wrong, right = "dapi-canary+wrong/of=the-lake", "dapi-canary+right/of=the-lake"
+    databricks.order(tokens=[right, databricks.token])
+    run = ("run", "pipeline.yaml", "--once", "--log-level", "debug", "--log-format", "json")
+    printed = ""
+    with FaultProxy(databricks.url, hang=0.2, retry_after=0) as proxy:
+        environment = known(databricks) | {"HOST": proxy.url, "DATABRICKS_TOKEN": wrong}
+        printed += commands.lakeward(tmp_path, *run, code=1, **environment).stderr
+        proxy.script("ok", *[fault for fault in FAULTS for _ in range(3)])
+        for _ in range(10):
+            command = [sys.executable, str(HERE / "impatient_lakeward.py"), "0.05", *run]
+            known_now = os.environ | environment | {"DATABRICKS_TOKEN": right}
+            ran = subprocess.run(command, cwd=tmp_path, env=known_now, capture_output=True, text=True, timeout=120, check=False)
+            printed += ran.stdout + ran.stderr
+            if not ran.returncode:
+                break
+    assert ran.returncode == 0, printed[-2000:]
+    stays = {"printed": printed.encode()} | {str(path): path.read_bytes() for path in (tmp_path / ".lakeward").rglob("*") if path.is_file()}
+    hidden = [form.encode() for token in (wrong, right) for form in (token, quote(token, safe=""), b64encode(token.encode()).decode())]
+    assert [name for name, text in stays.items() if any(form in text for form in (*hidden, b"X-Amz-Signature="))] == []
+    assert "check `token`" in printed
+    assert "429" in printed

@@ -11,7 +11,7 @@ from urllib3.exceptions import HTTPError
 
 from lakeward import Refused, Rejected, Retry
 
-ODD = (exc.Error, HTTPError, TException, OSError, EOFError, ValueError)
+ODD = (exc.Error, HTTPError, TException, OSError, EOFError, ValueError, ImportError)
 """What the library may raise: its own, and those of what it stands on when an answer is cut short."""
 CLASS = re.compile(r"\[([A-Z][A-Z0-9_]*)(?:\.[A-Z0-9_.]+)?\]|\b([A-Z]+(?:_[A-Z]+)+): ")
 STATE = re.compile(r"SQLSTATE:? ([0-9A-Z]{5})")
@@ -44,18 +44,18 @@ ABOUT_ROWS = ("22", "23")
 
 def error_class(error: BaseException) -> str:
     """What the warehouse calls it, such as TABLE_OR_VIEW_NOT_FOUND; empty when it has no name."""
-    match = CLASS.search(str(error))
+    match = CLASS.search(said(error))
     return match[1] or match[2] if match else ""
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether the session is gone, and with it all use of the connection."""
-    return bool(LOST.search(str(error))) or (getattr(error, "context", None) or {}).get("http-code") == 404
+    return bool(LOST.search(said(error))) or (getattr(error, "context", None) or {}).get("http-code") == 404
 
 
 def is_gone(error: BaseException) -> bool:
     """Whether a file is not there any more."""
-    return error_class(error) == GONE or bool((match := STAGING.search(str(error))) and match[1] == "404")
+    return error_class(error) == GONE or bool((match := STAGING.search(said(error))) and match[1] == "404")
 
 
 def sorted_out(error: BaseException, where: str) -> Retry | Refused | Rejected:
@@ -67,6 +67,8 @@ def sorted_out(error: BaseException, where: str) -> Retry | Refused | Rejected:
     status = _status(error)
     if status:
         return _by_status(error, status, where)
+    if isinstance(error, ImportError):  # newer kinds of warehouses speak another protocol, which the library has as an extra
+        return Refused(f"{where}: {short(error)}")
     if isinstance(error, (exc.ServerOperationError, exc.DatabaseError)) and not isinstance(error, exc.OperationalError):
         return _by_state(error, where)
     if (getattr(error, "context", None) or {}).get("http-code") == 200:
@@ -77,7 +79,7 @@ def sorted_out(error: BaseException, where: str) -> Retry | Refused | Rejected:
 
 def _status(error: BaseException) -> int:
     """Of HTTP, when an answer other than 200 is what went wrong."""
-    if match := STAGING.search(str(error)):
+    if match := STAGING.search(said(error)):
         return int(match[1])
     status = (getattr(error, "context", None) or {}).get("http-code") or 0
     return 0 if status == 200 else int(status)
@@ -85,9 +87,9 @@ def _status(error: BaseException) -> int:
 
 def _by_status(error: BaseException, status: int, where: str) -> Retry | Refused | Rejected:
     context = getattr(error, "context", None) or {}
-    staging = STAGING.search(str(error))
-    said = str(error)[staging.end() :] if staging else context.get("error-message") or ""
-    what = f"{where}: the {'store of the volume' if staging else 'warehouse'} answered {status} {short(said).strip(' -:.')}".rstrip()
+    staging = STAGING.search(said(error))
+    words = said(error)[staging.end() :] if staging else context.get("error-message") or ""
+    what = f"{where}: the {'store of the volume' if staging else 'warehouse'} answered {status} {short(words).strip(' -:.')}".rstrip()
     if status == 404 and context.get("method") not in (None, "OpenSession"):
         return Retry(what)  # the session is gone, and another will be opened
     if status in AGAIN or status >= 500:
@@ -104,7 +106,7 @@ def _by_status(error: BaseException, status: int, where: str) -> Retry | Refused
 
 
 def _by_state(error: BaseException, where: str) -> Retry | Refused | Rejected:
-    name, match = error_class(error), STATE.search(str(error))
+    name, match = error_class(error), STATE.search(said(error))
     state = match[1] if match else ""
     what = f"{where}: {short(error)}"
     by_others = "CONCURRENT" in name or "ALREADY_EXISTS" in name  # another writer was first; look again
@@ -127,7 +129,13 @@ def _distrust(error: BaseException) -> str:
     return ""
 
 
+def said(error: BaseException) -> str:
+    """The text of an error, also where the library has none and would stumble over that."""
+    return str(error) if not isinstance(error, exc.Error) or error.message else "no word about it"
+
+
 def short(text: object) -> str:
     """On one line, not too long, and without the part of an address that is as good as a key."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+    text = said(text) if isinstance(text, BaseException) else str(text)
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return QUERY.sub("?***", line)[:300]

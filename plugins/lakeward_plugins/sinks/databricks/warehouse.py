@@ -98,7 +98,7 @@ class Warehouse:
 
     def _connect(self) -> Connection:
         return sql.connect(
-            server_hostname=self.address,
+            server_hostname=self.address.removeprefix("https://"),
             http_path=self.http_path,
             _connection_uri=f"{self.address}/{self.http_path.lstrip('/')}",
             access_token=self.token.reveal(),

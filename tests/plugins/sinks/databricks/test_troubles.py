@@ -291,6 +291,8 @@ SAID = [
     (exc.ServerOperationError("TEMPORARILY_UNAVAILABLE: The cluster is starting"), Retry, "starting"),
     (exc.DatabaseError("RESOURCE_DOES_NOT_EXIST: Command 01ee6e90 does not exist."), Retry, "does not exist"),
     (exc.DatabaseError("something that nobody has heard of"), Refused, "query history"),
+    (exc.DatabaseError(None), Refused, "no word about it; look for"),
+    (ImportError("use_kernel requires the databricks-sql-kernel package"), Refused, "requires the databricks-sql-kernel package"),
     (exc.DatabaseError("Session 01ef does not exist"), Retry, "does not exist"),
     (exc.OperationalError("Staging operation over HTTP was unsuccessful: 413-too large"), Rejected, "413 too large"),
     (exc.OperationalError("Staging operation over HTTP was unsuccessful: 403-expired"), Retry, "store of the volume answered 403 expired"),
@@ -302,7 +304,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("error", "kind", "told"), SAID, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("error", "kind", "told"), SAID, ids=lambda value: repr(value)[:30])
 def test_what_is_said_is_sorted_by_what_the_kernel_does(error, kind, told):
     found = sorted_out(error, "lake.iot.readings")
     assert isinstance(found, kind)
