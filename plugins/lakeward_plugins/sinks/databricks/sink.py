@@ -120,7 +120,7 @@ class DatabricksSink:
             if theirs is not None:
                 fitted(columns, self._without_extra(theirs), self._table, self.schema_change == "evolve")
             if self._folder:
-                self._warehouse.table(f"LIST '{self._folder}' LIMIT 1")
+                self._listed()
         what = {
             "copy": f"COPY INTO, by files in {self._folder},",
             "insert": "insert into",
@@ -204,8 +204,17 @@ class DatabricksSink:
         """Files that were not taken away, such as by a killed run. Parcels come in order, so those before this one have been loaded."""
         token = parcel.token
         ours = re.compile(re.escape(f"{token.pipeline}-{token.sink}-{token.life}-{token.epoch:04d}-") + r"(\d{10})[-.].*\.parquet")
-        found = ((name, ours.fullmatch(name)) for name in self._warehouse.listed(self._folder))
+        found = ((name, ours.fullmatch(name)) for name in self._listed())
         return [name for name, match in found if match and int(match[1]) < token.sequence]
+
+    def _listed(self) -> list[str]:
+        """Names of the files in the folder; none when it is not there, as the first file makes it."""
+        try:
+            return self._warehouse.listed(self._folder)
+        except ODD as error:
+            if is_gone(error):
+                return []
+            raise
 
     def _tidy(self, file: str) -> None:
         """Take away what is loaded. The rows are there: a file that stays for now must not make this delivery fail."""

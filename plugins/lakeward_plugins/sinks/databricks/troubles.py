@@ -32,14 +32,14 @@ REMEDY = {
     "PERMISSION_DENIED": RIGHTS,
     "SCHEMA_NOT_FOUND": NAME_IT,
     "NO_SUCH_CATALOG_EXCEPTION": NAME_IT,
-    "VOLUME_NOT_FOUND": "make the volume, or correct `volume`",
+    **dict.fromkeys(("VOLUME_NOT_FOUND", "UC_VOLUME_NOT_FOUND"), "make the volume, or correct `volume`"),
     "UNRESOLVED_COLUMN": "the table has changed while it was written to; if that stays so, look at its columns",
 }
 PASSING = {GONE, "TEMPORARILY_UNAVAILABLE", "RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_DOES_NOT_EXIST"}
 PASSING_STATES = ("08", "40", "53", "57", "58", "XX")
 """Classes of SQLSTATE: connection, rollback, resources, intervention, the system itself."""
-ABOUT_ROWS = ("22", "23")
-"""Data that cannot be cast, and constraints."""
+ABOUT_ROWS, NOT_ABOUT_ROWS = ("22", "23"), "22023"
+"""Data that cannot be cast, and constraints; a setting that is wrong is counted as data as well."""
 
 
 def error_class(error: BaseException) -> str:
@@ -113,9 +113,13 @@ def _by_state(error: BaseException, where: str) -> Retry | Refused | Rejected:
     passing = state.startswith(PASSING_STATES) or by_others or name in PASSING or "TIMEOUT" in name
     if passing or is_lost(error):
         return Retry(what)
-    if state.startswith(ABOUT_ROWS):
+    if state.startswith(ABOUT_ROWS) and state != NOT_ABOUT_ROWS:
         return Rejected(what)
-    return Refused(f"{what}; {REMEDY.get(name, 'look for the statement in the query history of the warehouse')}")
+    lacks = name.endswith(("_NOT_FOUND", "_DOES_NOT_EXIST"))
+    unknown = (
+        "make what is missing, or correct `table` or `volume`" if lacks else "look for the statement in the query history of the warehouse"
+    )
+    return Refused(f"{what}; {REMEDY.get(name, unknown)}")
 
 
 def _distrust(error: BaseException) -> str:

@@ -76,6 +76,14 @@ def test_what_a_killed_run_left_in_the_volume_is_taken_away(databricks, schema, 
     assert len(statements(databricks, "LIST")) == 2  # one of them is ours
 
 
+def test_a_folder_of_the_volume_is_made_by_the_first_file(databricks, schema, sink_of, tmp_path):
+    sink = sink_of(volume=f"/Volumes/{schema.replace('.', '/')}/staged/north")
+    assert "staged/north, the table" in sink.probe(READINGS.schema)
+    sink.deliver(parcel_of(tmp_path))
+    assert databricks.table(f"{schema}.readings").num_rows == 3
+    assert databricks.staged(schema) == ["north"]
+
+
 class _Bytes:
     def read(self) -> bytes:
         return b"left"

@@ -288,6 +288,8 @@ SAID = [
     (exc.ServerOperationError("[PARSE_SYNTAX_ERROR] at\n'x'. SQLSTATE: 42601"), Refused, "look for the statement in the query history"),
     (exc.DatabaseError("Command 01 unexpectedly closed server side"), Retry, "closed server side"),
     (exc.ServerOperationError("PERMISSION_DENIED: Presigned URLs API is not enabled"), Refused, "give the owner of the token"),
+    (exc.ServerOperationError("[INVALID_PARAMETER_VALUE] SQLSTATE: 22023"), Refused, "query history"),
+    (exc.ServerOperationError("[CATALOG_NOT_FOUND] The catalog SQLSTATE: 42704"), Refused, "make what is missing, or correct `table`"),
     (exc.ServerOperationError("TEMPORARILY_UNAVAILABLE: The cluster is starting"), Retry, "starting"),
     (exc.DatabaseError("RESOURCE_DOES_NOT_EXIST: Command 01ee6e90 does not exist."), Retry, "does not exist"),
     (exc.DatabaseError("something that nobody has heard of"), Refused, "query history"),
