@@ -25,7 +25,7 @@ from lakeward.secrets import Secret
 from lakeward.yamlfile.build import build, unwrapped
 from lakeward_plugins.transforms.emergency import Emergency
 from lakeward_plugins.transforms.gps_fuzz import GpsFuzz
-from lakeward_plugins.transforms.physics_validation.validator import PhysicsValidation
+from lakeward_plugins.transforms.physics_validation import PhysicsValidation
 from lakeward_plugins.transforms.window import Window
 
 ROWS, BATCH = 1_000_000, 65_536

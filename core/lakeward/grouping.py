@@ -85,8 +85,12 @@ class Plausible:
         return cls(low, high, max_future_s // MICROSECOND, f"{min_time} to {max_time}")
 
     def at(self, now: datetime) -> Plausible:
-        """The same by the clock: what lies more than `max_future_s` after `now` is out too. For the method `clock` of a transform."""
-        return evolve(self, now=(now - EPOCH) // MICROSECOND)
+        """The same by the clock: what lies more than `max_future_s` after `now` is out too. For the method `clock` of a transform.
+
+        A clock before `min_time` is wrong itself, as on a board without a battery; it is not believed.
+        """
+        micros = (now - EPOCH) // MICROSECOND
+        return evolve(self, now=micros if micros >= self.low else None)
 
     def part(self, batch: pa.RecordBatch, micros: Array, time_field: str) -> tuple[Array, Mapping[str, pa.RecordBatch]]:
         """Which rows have a usable time, and the others for the port `rejected`: `time_parse`, or `time_range`."""

@@ -41,6 +41,11 @@ def test_the_clock_rejects_rows_from_the_future() -> None:
     assert details[0] == "timestamp is more than 3,600 s after the time at which the row was read"
 
 
+def test_a_clock_that_is_wrong_itself_rejects_nothing() -> None:
+    span = Plausible.between("2000-01-01", "2100-01-01", timedelta(hours=1)).at(datetime(1970, 1, 1, tzinfo=UTC))
+    assert fates(span, batch("2026-01-01T01:00:00Z", "2100-01-01")) == ["", "time_range"]
+
+
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2110, 1, 1)), st.datetimes(datetime(2000, 1, 1), datetime(2120, 1, 1)), st.timedeltas())
 def test_a_time_is_plausible_as_its_two_limits_say(moment: datetime, now: datetime, reach: timedelta) -> None:
     now, moment = now.replace(tzinfo=UTC), moment.replace(tzinfo=UTC)

@@ -97,6 +97,9 @@ def _any_of(plugins: Plugins, kind: str, types: Types) -> Schema:
 
 def _node(plugins: Plugins, plugin: Plugin, component: Component, types: Types) -> Schema:
     """A node with `use: NAME`: the keys of lakeward, and the options of the component, flat or in its block."""
+    from lakeward.options import init_fields
+    from lakeward.secrets import Secret
+
     alone = sum(other.name == component.name and other.kind == component.kind for _, other in plugins.components()) == 1
     uses = [*([component.name] if alone else []), f"{plugin.name}/{component.name}"]
     node: Schema = {"description": component.summary, "type": "object", "required": ["use"], "properties": {"use": {"enum": uses}}}
@@ -108,6 +111,9 @@ def _node(plugins: Plugins, plugin: Plugin, component: Component, types: Types) 
     except LakewardError as error:  # an extra that is not installed: any option may be right
         return node | {"description": f"{component.summary} ({error})"}
     options = types.options(cls)
+    for one in init_fields(cls):
+        if one.type in (Secret, "Secret"):  # older configurations have it as a mapping, and so the planner takes it
+            options["properties"][one.name] = _secret(options["properties"][one.name])
     block = getattr(cls, "block", "")
     node["properties"] |= options["properties"]
     node["additionalProperties"] = False
@@ -116,6 +122,14 @@ def _node(plugins: Plugins, plugin: Plugin, component: Component, types: Types) 
     if needed := options.get("required"):
         node["allOf"] = [_either(name, block) for name in needed]
     return node
+
+
+def _secret(known: Schema) -> Schema:
+    """`${scheme:ref}`, or `{secret: NAME}` for `${env:NAME}`."""
+    name = {"secret": {"type": "string", "pattern": "^[A-Z_][A-Z0-9_]*$"}}
+    old: Schema = {"type": "object", "properties": name, "required": ["secret"], "additionalProperties": False}
+    text: Schema = {"type": known.pop("type"), "pattern": known.pop("pattern")}
+    return known | {"anyOf": [text, old]}
 
 
 def _block(known: Schema, block: str, use: str) -> Schema:

@@ -16,7 +16,7 @@ def lakeward_components() -> list[Component]:
         Component(
             "transform",
             "physics_validation",
-            f"{at}.physics_validation.validator:PhysicsValidation",
+            f"{at}.physics_validation:PhysicsValidation",
             "Check readings against physical limits.",
         ),
         Component("transform", "gps_fuzz", f"{at}.gps_fuzz:GpsFuzz", "Hide exact positions behind keyed, sticky noise."),

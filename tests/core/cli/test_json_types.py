@@ -92,7 +92,7 @@ def test_a_scalar_is_right_where_it_would_be_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["columns", "value", "rule", "rules", "by_name", "known", "tree", "anything"])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_value_is_right_where_it_would_be_taken(name: str, data: st.DataObject) -> None:
     value = data.draw(values | rules | st.lists(rules, max_size=2) | st.dictionaries(names, rules, max_size=2))
     assert VALIDATOR.is_valid({name: value}) == taken({name: value}), value
@@ -100,7 +100,7 @@ def test_a_value_is_right_where_it_would_be_taken(name: str, data: st.DataObject
 
 @example(data={"unknown": 1})
 @given(st.dictionaries(st.sampled_from(["text", "unknown", "runtime", "rule"]), values, max_size=2))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_unknown_options_are_wrong(data: dict[str, Any]) -> None:
     assert VALIDATOR.is_valid(data) == taken(data)
 

@@ -116,6 +116,7 @@ def pipeline(**changes: Any) -> dict[str, Any]:
         (pipeline(transforms={"q": {"use": "sql", "query": "SELECT", "max_mb": 1}}), "transforms.q.max_mb"),
         (pipeline(transforms={"s": {"use": "schematize", "columns": {"a": "duble"}}}), "transforms.s.columns.a"),
         (pipeline(transforms={"g": {"use": "gps_fuzz", "key": "my own key, written here"}}), "transforms.g.key"),
+        (pipeline(transforms={"g": {"use": "gps_fuzz", "key": {"secret": "my own key"}}}), "transforms.g.key.secret"),
         (pipeline(transforms=[{"use": "filter"}]), "transforms"),
         (pipeline(batch={"rows": 0}), "batch.rows"),
         (pipeline(batch={"wait": "5 weeks"}), "batch.wait"),
@@ -134,6 +135,7 @@ def test_mistakes_are_seen_at_their_place(data: dict[str, Any], place: str) -> N
         pipeline(batch={"rows": "${ROWS:-1000}", "wait": "${WAIT}"}, select="${WHICH}"),
         pipeline(transforms={"f": {"use": "transforms/filter", "filter_config": "${FILTER_CONFIG}", "from": ["a", "b.valid"]}}),
         pipeline(transforms={"g": {"use": "gps_fuzz", "key": "${env:KEY}", "radius_meters": 50}}),
+        pipeline(transforms={"g": {"use": "gps_fuzz", "gps_fuzzing": {"key": {"secret": "GPS_FUZZ_KEY"}}}}),
         {"name": "p", "source": {"use": "sqlite", "path": "s.db"}, "pipelines": {"a": {"sinks": NODE}}, "select": "a"},
     ],
 )

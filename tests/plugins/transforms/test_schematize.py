@@ -90,6 +90,8 @@ SOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
         ("timestamp", ["2026-01-31T12:00:00Z", "soon", ""], [SOON], ["soon", ""]),
         ("timestamp", [datetime(2026, 1, 31, 12), None], [SOON, None], []),
         ("timestamp", [1769860800, None], [SOON, None], []),
+        ("timestamp", [1769860800.0, 1769860800000, 2461072.0], [SOON, SOON, SOON], []),  # Julian days too, row by row
+        ("timestamp", ["1769860800", "2461072.0", "2461072.0 days"], [SOON, SOON], ["2461072.0 days"]),
         ("binary", ["a", None], [b"a", None], []),
     ],
 )

@@ -1,29 +1,68 @@
 """Checks readings against physics: each row gets flags that say how far to trust it, and leaves by the port they name.
 
-The flags are QARTOD's (the quality control manuals of the U.S. Integrated Ocean Observing System): 1 good, 2 not evaluated,
-3 suspect, 4 fail, 9 missing. A row has the strongest flag of its fields: fail, then suspect, good, not evaluated, missing.
-Values are never changed. NULL, NaN, infinity and the field's sentinels are missing: no rule judges them.
+Values are never changed. Rules that look at one row after another go by key, in the order of arrival; a row older than the newest of
+its key is late, and no such rule evaluates it.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from attrs import define, field, frozen
 
-from lakeward import OptionError, option
+from lakeward import END_OF_INPUT, OptionError, option
+from lakeward.grouping import DAY, NEVER, Array, Plausible, event_times
+from lakeward.timestamps import Unit, to_utc
+from lakeward_plugins.transforms.physics_validation.fields import Fields
+from lakeward_plugins.transforms.physics_validation.flags import (
+    FAIL,
+    FLAGS,
+    MISSING,
+    SEVERITY,
+    SUSPECT,
+    Phrase,
+    Ranks,
+    Verdict,
+    ranks_of,
+    reasons_of,
+)
+from lakeward_plugins.transforms.physics_validation.flatness import judge_attenuated, judge_flatline
+from lakeward_plugins.transforms.physics_validation.limits import (
+    judge_climatology,
+    judge_envelope,
+    judge_equals,
+    judge_range,
+    judge_relation,
+)
+from lakeward_plugins.transforms.physics_validation.past import Past
+from lakeward_plugins.transforms.physics_validation.plan import TIME, Plan
+from lakeward_plugins.transforms.physics_validation.profiles import PROFILES, Profile
+from lakeward_plugins.transforms.physics_validation.readings import Readings, Value
+from lakeward_plugins.transforms.physics_validation.rule import TEMPORAL, Rule
+from lakeward_plugins.transforms.physics_validation.sample import Memory, Sample
+from lakeward_plugins.transforms.physics_validation.tables import TIMES
+from lakeward_plugins.transforms.physics_validation.temporal import judge_rate, judge_spike
 
-log = logging.getLogger("lakeward.physics_validation")
+Port = Literal["valid", "validated", "anomalies"]
+JUDGES: Mapping[str, Callable[[Rule, Sample], Verdict]] = {
+    "range": judge_range, "equals": judge_equals, "relation": judge_relation, "envelope": judge_envelope, "climatology": judge_climatology,
+}  # fmt: skip
+JUDGES_OVER_TIME: Mapping[str, Callable[[Rule, Sample, Memory], tuple[Verdict, Memory]]] = {
+    "rate": judge_rate, "spike": judge_spike, "flatline": judge_flatline, "attenuated": judge_attenuated,
+}  # fmt: skip
 
-Value = bool | int | float | str
-Port = Literal["valid", "anomalies"]
+
+@frozen
+class Route:
+    """Which port rows of each kind take; `validated` is another name of `valid`."""
+
+    fail: Port = option("anomalies", help="Rows with a field that fails.")
+    suspect: Port = option("valid", help="Rows with a suspect field and none that fails.")
+    missing: Port = option("valid", help="Rows whose checked fields are all missing.")
 
 
 @define
@@ -36,313 +75,143 @@ class PhysicsValidation:
 
     ports: ClassVar[tuple[str, ...]] = ("valid", "anomalies")
     row_wise: ClassVar[bool] = True
+    block: ClassVar[str] = "validation"
 
-    profile: Literal["seed", "none"] = option("none", help="Set of rules to start from.")
+    profile: Profile = option("none", help="Set of rules to start from.")
     rules: list[Rule] = option(factory=list, help="Rules beside the profile's; one with the id of a profile's rule replaces it.")
     fields: dict[str, str] = option(factory=dict, help="The column behind a rule's field, as in {temperature: temp_c}.")
+    units: dict[str, str] = option(factory=dict, help="Units of incoming columns by field: {pressure: Pa, temperature: degF}.")
+    constants: dict[str, float] = option(factory=dict, help="Fields that are no columns: {rated_power: 2050, rotor_diameter: 92}.")
     missing_sentinels: dict[str, list[Value]] = option(factory=dict, help="Values that mean missing, by field: {pressure: [-9999]}.")
-    route: Route = option(factory=lambda: Route(), help="Port for each kind of row; good rows are always valid.")
+    route: Route = option(factory=Route, help="Port for each kind of row; good rows are always valid.")
     field_flags: bool = option(True, help="Add a column `qc_<column>` for each checked column.")
-    _rules: list[Rule] = field(init=False, repr=False)
-    _told: set[str] = field(init=False, factory=set, repr=False)
+    key: list[str] = option(factory=lambda: ["sensor_id"], help="Columns whose values together say which sensor it is.")
+    time_field: str = option("timestamp", help="Column with the time of the event.")
+    naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
+    time_unit: Unit = option("auto", help="Unit of times that are numbers; auto tells it by their size.")
+    min_time: str = option("2000-01-01", help="Rows before this time fail.")
+    max_time: str = option("2100-01-01", help="Rows at or after this time fail.")
+    max_future_s: timedelta = option(DAY, help="Rows further in the future fail.", minimum=0)
+    max_keys: int = option(100_000, help="The run stops when rules over time have met more keys.", minimum=1)
+    max_remembered: int = option(1_000_000, help="The run stops when flatline and attenuated remember more readings.", minimum=1)
+
+    _fields: Fields = field(init=False)
+    _plan: Plan = field(init=False)
+    _span: Plausible = field(init=False)
+    _past: Past = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        own: dict[str, Rule] = {}
-        for number, rule in enumerate(self.rules):
-            if rule.id in own:
-                raise OptionError(f"rules[{number}].id", f"there is a rule {rule.id!r} already; give each an id of its own")
-            own[rule.id] = rule
-        rules = {rule.id: rule for rule in PROFILES[self.profile]} | own
-        if not rules:
-            raise OptionError("profile", "there is nothing to check; name a profile, such as seed, or write rules")
-        self._rules = sorted(rules.values(), key=lambda rule: rule.id)
-        known = sorted({rule.field for rule in self._rules})
-        for option_name, mapping in (("fields", self.fields), ("missing_sentinels", self.missing_sentinels)):
-            for unread in sorted(mapping.keys() - set(known)):
-                raise OptionError(f"{option_name}.{unread}", f"no rule checks a field {unread!r}; the rules check {', '.join(known)}")
+        self._fields = Fields(self.fields, self.units, self.constants)
+        self._fields.check()
+        self._plan = Plan(self.profile, self.rules, self._fields, self.missing_sentinels, self.key, self.time_field)
+        self._plan.join(PROFILES[self.profile]())
+        self._past = Past(self.key, self.max_keys, self.max_remembered)
+        self._span = Plausible.between(self.min_time, self.max_time, self.max_future_s)
+        to_utc(pa.array([], pa.string()), naive_timezone=self.naive_timezone)  # says so when there is no such zone
 
-    def apply(self, batch: pa.RecordBatch) -> dict[str, pa.RecordBatch]:
+    @property
+    def held(self) -> pa.RecordBatch | None:
+        """With a spike rule the newest row of each key, which is judged by the one after it."""
+        return self._past.held
+
+    def clock(self, now: datetime) -> None:
+        """Times far after it fail."""
+        self._span = self._span.at(now)
+
+    def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
         """Both ports, with the flags and reasons after the columns of the input."""
-        readings: dict[str, Readings] = {}
-        ranks: dict[str, Ranks] = {}
-        broken: list[Broken] = []
-        for rule in self._evaluable(batch.schema):
-            name = self._column(rule.field)
-            if name not in ranks:
-                readings[name] = _readings(name, batch.column(name), self._sentinels(name))
-                ranks[name] = np.where(readings[name].missing, np.uint8(MISSING), np.uint8(GOOD))
-            found = KINDS[rule.kind].judge(rule, readings[name])
-            ranks[name][found.rows] = np.maximum(ranks[name][found.rows], found.ranks)
-            broken.append(found)
+        return self._checked(self._past.before(batch), wait=True)
+
+    def finish(self, watermark: datetime) -> Mapping[str, pa.RecordBatch]:
+        """At the end of the input the rows that wait for the next one, which will not come."""
+        if watermark != END_OF_INPUT or self._past.held is None:
+            return {}
+        return self._checked(self._past.held, wait=False)
+
+    def state(self) -> bytes:
+        """Nothing without rules over time."""
+        return self._past.to_bytes(self._plan.signatures())
+
+    def restore(self, state: bytes) -> None:
+        """A rule that has changed starts anew; rows that wait are never lost."""
+        self._past.from_bytes(state, self._plan.signatures())
+
+    def _checked(self, rows: pa.RecordBatch, wait: bool) -> Mapping[str, pa.RecordBatch]:
+        rules = self._plan.rules(rows.schema)
+        over_time = [rule for rule in rules if rule.kind in TEMPORAL]
+        times, impossible = self._times(rows, bool(over_time) or any(set(rule.by) & set(TIMES) for rule in rules))
+        series = self._past.series(rows, times, wait and any(rule.kind == "spike" for rule in rules)) if over_time else None
+        sentinels: dict[str, list[Value]] = {}
+        for name, values in self.missing_sentinels.items():
+            sentinels.setdefault(self._fields.column(name, rows.schema.names), []).extend(values)
+        sample = Sample(Readings(rows, sentinels), self._fields, times, series)
+        verdicts = [JUDGES[rule.kind](rule, sample) for rule in rules if rule.kind in JUDGES]
+        for rule in over_time:
+            verdict, self._past.memory[rule.id] = JUDGES_OVER_TIME[rule.kind](rule, sample, self._past.memory.get(rule.id, {}))
+            verdicts.append(verdict)
+        names = dict.fromkeys(name for rule in rules for name in sample.judged(rule))
+        ranks = ranks_of(verdicts, {name: sample.readings.missing(name) for name in names})
         row = np.maximum.reduce(list(ranks.values()))
-        reasons, messages = _reasons(broken, batch.num_rows)
+        row[impossible.rows] = FAIL
+        verdicts.append(impossible)
+        checked = self._flagged(rows, sorted(verdicts, key=lambda verdict: verdict.rule), ranks, row)
+        self._past.held = None
+        if series is not None:
+            self._past.advance(series)
+            if not series.leaving.all():
+                leaves = np.ones(rows.num_rows, np.bool_)
+                leaves[series.rows[~series.leaving]] = False
+                self._past.held = rows.filter(_array(~leaves))
+                checked, row = checked.filter(_array(leaves)), row[leaves]
+        return self._part(checked, row)
+
+    def _times(self, rows: pa.RecordBatch, needed: bool) -> tuple[Array, Verdict]:
+        """Microseconds of each row, NEVER where there is no usable time; and the rows whose time cannot be.
+
+        A missing time says nothing against the row. Without a rule that needs times, a column that holds none is passed over.
+        """
+        micros, found = np.full(rows.num_rows, NEVER), np.full(rows.num_rows, -1)
+        if self.time_field in rows.schema.names:
+            column = rows.column(self.time_field)
+            try:
+                micros = event_times(rows, self.time_field, self.naive_timezone, self.time_unit)
+            except OptionError:
+                if needed:
+                    raise
+                column = pa.nulls(rows.num_rows)
+            late = micros > self._span.now + self._span.future if self._span.now is not None else np.zeros(len(micros), np.bool_)
+            out = (micros < self._span.low) | (micros >= self._span.high)
+            found = np.select([micros == NEVER, out, late], [0, 1, 2], -1)
+            found[np.asarray(column.is_null())] = -1
+            micros = np.where(out | late, NEVER, micros)
+        words = ["is no time", f"is not in {self._span.words}", f"is more than {self._span.future / 1e6:,.15g} s after it was read"]
+        phrases = tuple(Phrase(FAIL, f"{self.time_field} {word}") for word in words)
+        wrong = np.flatnonzero(found >= 0)
+        return micros, Verdict(TIME, (self.time_field,), None, phrases, wrong, found[wrong], np.full(len(wrong), np.nan))
+
+    def _flagged(self, rows: pa.RecordBatch, verdicts: list[Verdict], ranks: Mapping[str, Ranks], row: Ranks) -> pa.RecordBatch:
+        reasons, messages = reasons_of(verdicts, rows.num_rows)
         added = {"qc_row": FLAGS.take(_array(row)), "qc_reasons": reasons}
         added |= {"severity": SEVERITY.take(_array(row)), "validation_error": messages}
         if self.field_flags:
             added |= {f"qc_{name}": FLAGS.take(_array(rank)) for name, rank in ranks.items()}
-        return self._part(_with(batch, added), row)
+        schema = rows.schema
+        for name, column in added.items():
+            if name in schema.names:
+                what = f"the data have a column {name!r} already, which would be added here; rename it before, with `schematize`"
+                raise OptionError("", what)
+            schema = schema.append(pa.field(name, column.type))
+        return pa.RecordBatch.from_arrays([*rows.columns, *added.values()], schema=schema)
 
     def _part(self, rows: pa.RecordBatch, row: Ranks) -> dict[str, pa.RecordBatch]:
         ports = {MISSING: self.route.missing, SUSPECT: self.route.suspect, FAIL: self.route.fail}
         anomalous = np.isin(row, [rank for rank, port in ports.items() if port == "anomalies"])
         if not anomalous.any():  # the usual batch: nothing to copy
             return {"valid": rows, "anomalies": rows.slice(0, 0)}
+        if anomalous.all():
+            return {"valid": rows.slice(0, 0), "anomalies": rows}
         return {"valid": rows.filter(_array(~anomalous)), "anomalies": rows.filter(_array(anomalous))}
 
-    def _evaluable(self, schema: pa.Schema) -> list[Rule]:
-        """The rules whose column is there, by id. Your own must be among them; a rule of the profile may lack its column."""
-        rules, absent, columns = [], [], ", ".join(schema.names)
-        for rule in self._rules:
-            name = self._column(rule.field)
-            if name in schema.names:
-                self._check_type(rule, name, schema.field(name).type)
-                rules.append(rule)
-            elif rule.field in self.fields:
-                raise OptionError(f"fields.{rule.field}", f"no column {name!r}; columns are {columns}")
-            elif rule in self.rules:
-                raise OptionError(f"{self._place(rule)}.field", f"no column {name!r} for rule {rule.id!r}; columns are {columns}")
-            else:
-                absent.append(name)
-        if not rules:
-            raise OptionError("fields", f"no rule finds its column: none of {', '.join(absent)} is among {columns}; map them here")
-        if new := sorted(set(absent) - self._told):
-            log.warning("profile %s: not checked, because there is no such column: %s; `fields` can map them", self.profile, ", ".join(new))
-            self._told.update(new)
-        return rules
 
-    def _check_type(self, rule: Rule, name: str, kind: pa.DataType) -> None:
-        kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-        text, place = _is_text(kind), self._place(rule)
-        if not text and not any(test(kind) for test in NUMERIC):
-            raise OptionError(place, f"rule {rule.id!r} can judge numbers and text, but column {name!r} is {kind}")
-        if text and not isinstance(rule.value, str):
-            raise OptionError(place, f"rule {rule.id!r} needs numbers, but column {name!r} is text; `schematize` it to double before")
-        if isinstance(rule.value, str) and not (text or pa.types.is_null(kind)):
-            raise OptionError(place, f"rule {rule.id!r} looks for the text {rule.value!r}, but column {name!r} is {kind}")
-        if any(isinstance(value, str) != text for value in self.missing_sentinels.get(rule.field, [])):
-            raise OptionError(f"missing_sentinels.{rule.field}", f"column {name!r} is {kind} and cannot have these values")
-
-    def _column(self, field: str) -> str:
-        return self.fields.get(field, field)
-
-    def _place(self, rule: Rule) -> str:
-        return f"rules[{self.rules.index(rule)}]" if rule in self.rules else "profile"
-
-    def _sentinels(self, column: str) -> list[Value]:
-        return [value for field, values in self.missing_sentinels.items() if self._column(field) == column for value in values]
-
-
-@frozen
-class Route:
-    """Which port rows of each kind take."""
-
-    fail: Port = option("anomalies", help="Rows with a field that fails.")
-    suspect: Port = option("valid", help="Rows with a suspect field and none that fails.")
-    missing: Port = option("valid", help="Rows whose checked fields are all missing.")
-
-
-@frozen
-class Rule:
-    """One check of one field. Limits are allowed themselves; a limit of null or infinity is none."""
-
-    id: str = option(help="Name of the rule in reasons.")
-    kind: Literal["range", "equals"] = option(help="`range` checks limits; `equals` flags one value.")
-    field: str = option(help="Column that is checked, or a name that `fields` maps to it.")
-    fail: list[float | None] = option(factory=list, help="range: outside of [low, high] fails.")
-    suspect: list[float | None] = option(factory=list, help="range: outside of [low, high] is suspect; within `fail`.")
-    value: Value | None = option(None, help="equals: the value that is flagged.")
-    flag: Literal["suspect", "fail"] | None = option(None, help="equals: how it is flagged; left out, it fails.")
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("fail", "suspect", "value", "flag"):
-            if name not in KINDS[self.kind].options and getattr(self, name) not in ([], None):
-                raise OptionError(name, f"rule {self.id!r} is of kind {self.kind}, which takes {' and '.join(KINDS[self.kind].options)}")
-        KINDS[self.kind].check(self)
-
-
-# -- kinds of rules ----------------------------------------------------------------------------------------------------
-
-Ranks = npt.NDArray[np.uint8]
-MISSING, NOT_EVALUATED, GOOD, SUSPECT, FAIL = range(5)  # so that the strongest flag is the greatest rank
-FLAGS = pa.array([9, 2, 1, 3, 4], pa.int8())
-SEVERITY = pa.array(["none", "none", "none", "suspect", "fail"])
-
-
-@frozen(eq=False)
-class Readings:
-    """One column, ready to be judged: numbers, or text. Where it is missing the value means nothing."""
-
-    column: str
-    values: Any
-    missing: npt.NDArray[np.bool_]
-
-
-@frozen(eq=False)
-class Broken:
-    """The rows that break one rule, with the rank that it gives them and the reason; all of one length."""
-
-    rows: npt.NDArray[np.intp]
-    ranks: Ranks
-    reasons: pa.StructArray
-
-
-@frozen
-class Kind:
-    """What rules of one kind take, how they are checked beforehand, and how they judge."""
-
-    options: tuple[str, ...]
-    check: Callable[[Rule], None]
-    judge: Callable[[Rule, Readings], Broken]
-
-
-def _check_range(rule: Rule) -> None:
-    if not rule.fail and not rule.suspect:
-        raise OptionError("fail", f"rule {rule.id!r} has no limits; write fail: [low, high], suspect: [low, high], or both")
-    for name, limits in (("fail", rule.fail), ("suspect", rule.suspect)):
-        if limits and (len(limits) != 2 or any(limit is not None and math.isnan(limit) for limit in limits)):
-            raise OptionError(name, f"rule {rule.id!r}: expected [low, high], got {limits}")
-        low, high = _limits(limits)
-        if low > high:
-            raise OptionError(name, f"rule {rule.id!r}: low {low:g} is above high {high:g}")
-        if limits and math.isinf(low) and math.isinf(high):
-            raise OptionError(name, f"rule {rule.id!r}: {limits} limits nothing")
-    low, high = _limits(rule.fail)
-    for limit in _limits(rule.suspect):
-        if math.isfinite(limit) and not low <= limit <= high:
-            raise OptionError("suspect", f"rule {rule.id!r}: {limit:g} is outside of fail [{low:g}, {high:g}]; suspect lies within fail")
-
-
-def _judge_range(rule: Rule, readings: Readings) -> Broken:
-    values = readings.values
-    low, high = _exact(_limits(rule.fail), values.dtype)
-    suspect_low, suspect_high = _exact(_limits(rule.suspect), values.dtype)
-    least, most = max(low, suspect_low), min(high, suspect_high)
-    rows = np.flatnonzero(((values < least) | (values > most)) & ~readings.missing)
-    values = values[rows]  # from here on only rows that break the rule cost anything
-    failed, below = (values < low) | (values > high), values < least
-    limits = np.array([_limits(rule.suspect), _limits(rule.fail)], np.float64)[failed.astype(int), np.where(below, 0, 1)]
-    side = pa.array([" is above ", " is below "]).take(_array(below.astype(np.int8)))
-    messages = pc.binary_join_element_wise(readings.column + " ", _array(values).cast(TEXT), side, _array(limits).cast(TEXT), "")
-    ranks = np.where(failed, FAIL, SUSPECT).astype(np.uint8)
-    return _broken(rule, readings.column, rows, ranks, _array(values).cast(pa.float64(), safe=False), _array(limits), messages)
-
-
-def _check_equals(rule: Rule) -> None:
-    if rule.value is None or (isinstance(rule.value, float) and not math.isfinite(rule.value)):
-        raise OptionError("value", f"rule {rule.id!r} needs the value that it flags: text or a finite number (NULL and NaN are missing)")
-
-
-def _judge_equals(rule: Rule, readings: Readings) -> Broken:
-    assert rule.value is not None  # noqa: S101  # for mypy; _check_equals saw to it
-    rows = np.flatnonzero(_equal(readings.values, rule.value) & ~readings.missing)
-    number = pa.scalar(None if isinstance(rule.value, str) else float(rule.value), pa.float64())
-    numbers: Any = pa.repeat(number, len(rows))
-    shown = repr(rule.value) if isinstance(rule.value, str) else number.cast(TEXT)
-    messages = pa.repeat(f"{readings.column} is {shown}", len(rows))
-    ranks = np.full(len(rows), SUSPECT if rule.flag == "suspect" else FAIL, np.uint8)
-    return _broken(rule, readings.column, rows, ranks, numbers, numbers, messages)
-
-
-KINDS = {
-    "range": Kind(("fail", "suspect"), _check_range, _judge_range),
-    "equals": Kind(("value", "flag"), _check_equals, _judge_equals),
-}
-
-
-def _limits(pair: list[float | None]) -> tuple[float, float]:
-    low, high = pair or (None, None)
-    return -math.inf if low is None else low, math.inf if high is None else high
-
-
-def _exact(limits: tuple[float, float], kind: np.dtype[Any]) -> tuple[float, float]:
-    """The limits as numbers of this type, which compare without rounding; large whole numbers would lose digits as floats."""
-    low, high = limits
-    if kind.kind == "f":
-        most = float(np.finfo(kind).max)
-        return max(low, -most), min(high, most)
-    bounds = np.iinfo(kind)
-    return math.ceil(max(low, bounds.min)), math.floor(min(high, bounds.max))
-
-
-# -- from a column to readings -----------------------------------------------------------------------------------------
-
-TEXT = pa.string()
-NUMERIC = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean, pa.types.is_null)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _readings(name: str, column: Any, sentinels: list[Value]) -> Readings:
-    column = column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column
-    missing = np.asarray(column.is_null())
-    if _is_text(column.type):
-        values = column.cast(TEXT)
-    elif pa.types.is_integer(column.type):
-        values = column.fill_null(0).to_numpy()
-    elif pa.types.is_boolean(column.type):
-        values = column.cast(pa.int8()).fill_null(0).to_numpy()
-    else:
-        single = pa.types.is_float32(column.type)  # stays, so that 0.1 is within a limit of 0.1
-        values = column.cast(pa.float32() if single else pa.float64()).fill_null(math.nan).to_numpy()
-        missing = ~np.isfinite(values)
-    for sentinel in sentinels:
-        missing = missing | _equal(values, sentinel)
-    return Readings(name, values, missing)
-
-
-def _equal(values: Any, value: Value) -> npt.NDArray[np.bool_]:
-    if isinstance(values, np.ndarray):
-        return np.zeros(len(values), np.bool_) if isinstance(value, str) else values == value
-    return np.asarray(pc.equal(values, pa.scalar(value)).fill_null(False))
-
-
-# -- from broken rules to columns --------------------------------------------------------------------------------------
-
-
-def _broken(rule: Rule, column: str, rows: npt.NDArray[np.intp], ranks: Ranks, values: Any, limits: Any, messages: Any) -> Broken:
-    repeated = [pa.repeat(rule.id, len(rows)), pa.repeat(column, len(rows))]
-    columns = [*repeated, FLAGS.take(_array(ranks)), values, limits, messages]
-    return Broken(rows, ranks, pa.StructArray.from_arrays(columns, names=["rule_id", "field", "flag", "value", "limit", "message"]))
-
-
-def _reasons(broken: list[Broken], count: int) -> tuple[Any, Any]:
-    """For each row the list of its reasons, in the order of the rules, and their messages as one text."""
-    rows = np.concatenate([found.rows for found in broken])
-    order = _array(np.argsort(rows, kind="stable"))
-    counts = np.bincount(rows, minlength=count)
-    offsets = _array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    reasons: Any = pa.concat_arrays([found.reasons for found in broken]).take(order)
-    messages = pa.ListArray.from_arrays(offsets, reasons.field("message"), mask=_array(counts == 0))
-    return pa.ListArray.from_arrays(offsets, reasons), pc.binary_join(messages, "; ")
-
-
-def _with(batch: pa.RecordBatch, added: dict[str, Any]) -> pa.RecordBatch:
-    schema = batch.schema
-    for name, column in added.items():
-        if name in schema.names:
-            raise OptionError(
-                "", f"the data have a column {name!r} already, which would be added here; rename it before, with `schematize`"
-            )
-        schema = schema.append(pa.field(name, column.type))
-    return pa.RecordBatch.from_arrays([*batch.columns, *added.values()], schema=schema)
-
-
-def _array(values: npt.NDArray[Any]) -> Any:
+def _array(values: Array) -> Any:
     return pa.array(values)  # the stubs of pyarrow take every numpy array for booleans
-
-
-# -- profiles ----------------------------------------------------------------------------------------------------------
-
-PROFILES: dict[str, tuple[Rule, ...]] = {
-    "none": (),
-    "seed": (  # degrees Celsius, percent, hPa, mm/s², volts
-        Rule("temperature-range", "range", "temperature", fail=[-20, 60]),
-        Rule("humidity-range", "range", "humidity", fail=[5, 95]),
-        Rule("pressure-range", "range", "pressure", fail=[950, 1050]),
-        Rule("vibration-range", "range", "vibration", fail=[None, 10]),
-        Rule("voltage-range", "range", "voltage", fail=[20, 25]),
-        Rule("anomaly-flag", "equals", "anomaly_flag", value=1),
-    ),
-}

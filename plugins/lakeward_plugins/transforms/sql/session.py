@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -42,9 +43,6 @@ class Function:
     definition: str | None
 
 
-_functions: dict[str, list[Function]] = {}
-
-
 class Session:
     """One connection with all doors shut."""
 
@@ -52,6 +50,7 @@ class Session:
         self._connection = duckdb.connect(":memory:", config={**CLOSED, "memory_limit": f"{max_mb}MB"})
         for setting in LAST:
             self._connection.execute(setting).fetchall()
+        self._functions: dict[str, list[Function]] = {}
 
     def answer(self, query: str, rows: pa.RecordBatch, *, twice: bool) -> pa.RecordBatch:
         """The result of a query over the rows, which are the table `batch`. Raises `duckdb.Error`.
@@ -64,6 +63,8 @@ class Session:
                 self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {TABLE} AS FROM came").fetchall()
             table = self._connection.sql(query).to_arrow_table()
         finally:
+            if twice:
+                self._connection.execute(f"DROP TABLE IF EXISTS {TABLE}").fetchall()
             self._connection.unregister("came" if twice else TABLE)
         columns: list[Any] = [
             pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type) for column in table.columns
@@ -77,17 +78,23 @@ class Session:
         return tree
 
     def functions(self) -> Mapping[str, Sequence[Function]]:
-        """What each name can mean in a call. The same for all sessions of a process."""
-        if not _functions:
+        """What each name can mean in a call."""
+        if not self._functions:
             listed = "SELECT function_name, function_type, stability, macro_definition FROM duckdb_functions()"
             for name, kind, stability, body in self._connection.execute(listed).fetchall():
                 pure = None if stability is None else stability == "CONSISTENT"
-                _functions.setdefault(name, []).append(Function(kind, pure, body))
-        return _functions
+                self._functions.setdefault(name, []).append(Function(kind, pure, body))
+        return self._functions
 
     def views(self) -> list[str]:
         """What a table can be called that is not the rows: DuckDB's own views."""
         return [name for (name,) in self._connection.execute("SELECT view_name FROM duckdb_views()").fetchall()]
+
+
+@cache
+def session(max_mb: float) -> Session:
+    """The one of this process, for all transforms: a query leaves nothing behind in it, and transforms run one after the other."""
+    return Session(max_mb)
 
 
 def kind(error: BaseException) -> str:

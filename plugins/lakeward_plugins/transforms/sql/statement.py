@@ -43,7 +43,7 @@ class Statement:
 
     def __init__(self, query: str, session: Session, *, whole: bool) -> None:
         self._session, self._whole = session, whole
-        self._tables, self._aliases = {TABLE}, {TABLE}
+        self._tables = {TABLE}
         self._now: set[str] = set()
         self._listed: set[int] = set()  # ids of what stands directly in a list of columns
         self.ordered = False
@@ -80,7 +80,6 @@ class Statement:
         if taken := given & {TABLE, *self._session.views()}:
             raise _wrong(f"WITH {min(taken)}: there is a table of this name already; take another")
         self._tables |= given
-        self._aliases |= given | {part["alias"].lower() for part in parts if part.get("type") in ("BASE_TABLE", "SUBQUERY")}
 
     def _check(self, part: dict[str, Any]) -> None:
         """One node of the syntax tree."""
@@ -125,16 +124,20 @@ class Statement:
             raise _wrong(f"expected the table {TABLE}, where the rows are; there is nothing else")
 
     def _check_key(self, part: dict[str, Any]) -> None:
-        """That no other expression takes the place of `_row`, which tells the rows apart."""
+        """That no other expression takes the place of `_row`, which tells the rows apart.
+
+        With a table before it `_row` may be part of a struct: names of tables and columns can be the same.
+        """
         kind, alias = part.get("class"), str(part.get("alias", "")).lower()
+        names = [name.lower() for name in part["column_names"]] if kind == "COLUMN_REF" else [""]
         replaced = [str(text).lower() for name in ("replace_list", "rename_list") for one in part.get(name, ()) for text in one.values()]
-        *table, column = [name.lower() for name in part["column_names"]] if kind == "COLUMN_REF" else [""]
-        of_a_struct = column == ROW and (len(table) > 1 or not set(table) <= self._aliases)
-        if (kind and alias == ROW and column != ROW) or of_a_struct or any(ROW in text for text in replaced):
-            raise _wrong(f"{ROW} is the key of a row; select it as it is, and give other columns another name")
-        of_a_struct = kind == "STAR" and part["relation_name"].lower() not in {"", *self._aliases}
+        is_other = (kind and alias == ROW and names != [ROW]) or (names[-1] == ROW and len(names) > 1)
+        if is_other or any(ROW in text for text in replaced):
+            raise _wrong(f"{ROW} is the key of a row; select it as it is, without a table, and give other columns another name")
+        if kind == "STAR" and part["relation_name"]:
+            raise _wrong(f"write * in the place of {part['relation_name']}.*; there is one table only")
         computed = kind == "STAR" and (alias or (part.get("columns") and id(part) not in self._listed))
-        if part.get("column_name_alias") or part.get("aliases") or of_a_struct or computed:
+        if part.get("column_name_alias") or part.get("aliases") or computed:
             raise _wrong("name and compute columns one by one, with AS")
 
     def _check_function(self, part: dict[str, Any]) -> None:

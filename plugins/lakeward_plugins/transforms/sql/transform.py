@@ -11,7 +11,7 @@ import pyarrow as pa
 from attrs import define, field
 
 from lakeward import ROW, OptionError, filtered, option, rejected
-from lakeward_plugins.transforms.sql.session import OF_ROWS, Session, kind, sentence
+from lakeward_plugins.transforms.sql.session import OF_ROWS, Session, kind, sentence, session
 from lakeward_plugins.transforms.sql.statement import Statement
 
 MOST_BAD_ROWS = 100
@@ -27,7 +27,7 @@ class _Query:
     row_wise: ClassVar[bool] = True
 
     def __attrs_post_init__(self) -> None:
-        self._session = Session(self.max_mb)
+        self._session = session(self.max_mb)
         self._statement = Statement(self.query, self._session, whole=not self.row_wise)
 
     def _check(self, rows: pa.RecordBatch) -> None:
@@ -133,7 +133,8 @@ class SqlBatch(_Query):
             ) from None
         if ROW in result.schema.names:
             keys = np.asarray(result.column(ROW))
-            if result.schema.field(ROW).type != pa.int64() or not len(np.unique(keys)) == len(keys) or result.column(ROW).null_count:
+            known = np.asarray(batch.column(ROW)) if ROW in batch.schema.names else keys[:0]
+            if result.schema.field(ROW).type != pa.int64() or len(np.unique(keys)) < len(keys) or not np.isin(keys, known).all():
                 raise OptionError("query", f"{ROW} is the key of a row: give each once and as it is, or leave it out")
             if not self._statement.ordered:
                 result = result.sort_by(ROW)

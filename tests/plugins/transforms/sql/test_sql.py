@@ -74,7 +74,7 @@ TWICE = Sql("SELECT text::INT * 2 AS twice, _row, x FROM batch WHERE x > 0")
 
 
 @given(st.lists(st.tuples(numbers, st.sampled_from(["1", "-2", "3", "4", "x", None])), max_size=30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_each_row_has_the_fate_that_it_has_alone(rows: list[tuple[float | None, str | None]]) -> None:
     given_rows = batch(x=pa.array([x for x, _ in rows], pa.float64()), text=pa.array([text for _, text in rows], pa.string()))
     output = TWICE.apply(given_rows)
@@ -90,6 +90,33 @@ def test_each_row_has_the_fate_that_it_has_alone(rows: list[tuple[float | None, 
     assert output["main"].to_pylist() == wanted
     assert (output["rejected"]["_row"].to_pylist() if "rejected" in output else []) == dead
     assert (output["filtered"]["_row"].to_pylist() if "filtered" in output else []) == gone
+
+
+expressions = st.recursive(
+    st.sampled_from(["x", "text", "1", "-0.5", "NULL", "'5'", "flag"]),
+    lambda inner: st.one_of(
+        st.builds("({} {} {})".format, inner, st.sampled_from(["+", "-", "*", "/", "||", "<", "=", "AND", "IS DISTINCT FROM"]), inner),
+        st.builds("CASE WHEN {} THEN {} ELSE {} END".format, inner, inner, inner),
+        st.builds("{}({})".format, st.sampled_from(["abs", "upper", "length", "coalesce", "typeof", "NOT"]), inner),
+        st.builds("{}({} AS {})".format, st.sampled_from(["CAST", "TRY_CAST"]), inner, st.sampled_from(["INT", "DOUBLE", "VARCHAR"])),
+    ),
+    max_leaves=5,
+)
+MIXED = batch(x=[1.5, -2.0, None, 7.0], text=["1", "x", None, "-3"], flag=[True, False, None, True])
+
+
+@given(expressions)
+@settings(max_examples=60, deadline=None)
+def test_a_row_gives_the_same_alone_as_among_others(expression: str) -> None:
+    transform = Sql(f"SELECT _row, {expression} AS y FROM batch")
+    try:
+        together = transform.apply(MIXED)
+    except OptionError:
+        return  # types that do not fit
+    alone = [transform.apply(MIXED.slice(place, 1)) for place in range(4)]
+    for port in ("main", "rejected"):
+        rows = [row for output in alone if port in output for row in output[port].to_pylist()]
+        assert (together[port].to_pylist() if port in together else []) == rows
 
 
 def test_rows_that_the_query_fails_on_are_rejected_whole_with_the_reason() -> None:
@@ -126,7 +153,7 @@ def test_a_batch_of_bad_rows_is_refused_soon_and_without_their_values() -> None:
         ("WITH wide AS (SELECT _row, number * 2 AS n FROM batch) SELECT _row, n + 1 AS m FROM wide WHERE n > 2", [2, 3]),
         ("SELECT _row FROM (SELECT * FROM batch WHERE number < 3) AS few WHERE number > 1", [2]),
         ("FROM batch SELECT _row, number WHERE flag", [1, 3]),
-        ("SELECT b._row, b.number FROM Batch AS b WHERE b.flag;", [1, 3]),
+        ("SELECT _row, b.number FROM Batch AS b WHERE b.flag;", [1, 3]),
         ("SELECT * EXCLUDE (text) FROM batch WHERE list_contains([1, 3], number)", [1, 3]),
         ("SELECT _row, COLUMNS('n.*') FROM batch WHERE CASE WHEN flag THEN number = 1 ELSE text LIKE 'x%' END -- all", [1, 2]),
         ("SELECT _row, list_sum(list_transform([number], lambda n: n + 1)) AS s FROM batch", [1, 2, 3]),

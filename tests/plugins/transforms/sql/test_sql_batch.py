@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from lakeward import OptionError
-from lakeward_plugins.transforms.sql import SqlBatch
+from lakeward_plugins.transforms.sql import Sql, SqlBatch
+from lakeward_plugins.transforms.sql.session import session
 
 ROWS = pa.RecordBatch.from_pydict(
     {"_row": [1, 2, 3, 4], "sensor_id": ["a", "b", "a", None], "x": [1.0, 2.0, 3.0, None], "list": [[1, 2], [], None, [3]]}
@@ -60,12 +62,23 @@ def test_batches_do_not_see_each_other() -> None:
     assert transform.row_wise is False
 
 
+def test_a_query_leaves_nothing_behind() -> None:
+    left = "SELECT table_name AS name FROM duckdb_tables() UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal"
+    for query in ("SELECT count(*) AS n FROM batch", "SELECT sensor_id::INT AS i FROM batch"):
+        with suppress(OptionError):
+            SqlBatch(query).apply(ROWS)
+        Sql("SELECT _row FROM batch").apply(ROWS)
+        assert session(256.0).answer(left, ROWS, twice=False)["name"].to_pylist() == ["batch"]  # this question's own
+
+
 @pytest.mark.parametrize(
     ("query", "option", "message"),
     [
         ("SELECT * FROM batch UNION ALL SELECT * FROM batch", "query", "_row is the key of a row: give each once"),
         ("SELECT _row, unnest(list) AS u FROM batch", "query", "_row is the key of a row: give each once"),
-        ("SELECT x AS _row FROM batch", "query", "_row is the key of a row"),
+        ("SELECT x * 10 AS _row FROM batch", "query", "_row is the key of a row"),
+        ("SELECT _row::INT AS _row FROM batch", "query", "_row is the key of a row"),
+        ("SELECT count(*) AS _row FROM batch WHERE x > 10", "query", "_row is the key of a row"),
         ("SELECT sensor_id::INT AS i FROM batch", "query", "fails on a value of the batch (ConversionException); write TRY_CAST"),
         ("SELECT max(y) FROM batch", "query", 'Referenced column "y" not found'),
     ],

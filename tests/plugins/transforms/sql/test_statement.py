@@ -8,15 +8,18 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lakeward import OptionError
-from lakeward_plugins.transforms.sql import Sql, SqlBatch
+from lakeward_plugins.transforms.sql import Sql
 from lakeward_plugins.transforms.sql.session import Session
 from lakeward_plugins.transforms.sql.statement import Statement
 
 ROWS = pa.RecordBatch.from_pydict(
     {"_row": [1, 2], "x": [1.0, 2.0], "s": ["a", "b"], "list": [[1], [2]], "deep": [{"_row": 7, "a": 1}, {"_row": 8, "a": 2}]}
 )
+SESSION = Session(64)
 SECRET = pa.table({"token": ["s3cr3t"]})  # what a query must not reach, though it is a variable here
 
 HOSTILE = """
@@ -147,11 +150,11 @@ def lines(text: str, here: Path = Path("/tmp")) -> list[str]:
     return text.strip().replace("{here}", str(here)).splitlines()
 
 
-@pytest.mark.parametrize("transform", [Sql, SqlBatch])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("query", lines(HOSTILE + ONLY_SAID))
-def test_a_query_reads_the_rows_and_does_nothing_else(query: str, transform: Any) -> None:
+def test_a_query_reads_the_rows_and_does_nothing_else(query: str, whole: bool) -> None:
     with pytest.raises(OptionError) as caught:
-        transform(query)
+        Statement(query, SESSION, whole=whole)
     assert caught.value.option == "query"
     assert "\n" not in caught.value.message
 
@@ -163,7 +166,7 @@ def test_a_session_refuses_it_by_itself(query: str, tmp_path: Path, monkeypatch:
     before = sorted(path.name for path in tmp_path.iterdir())
     told: object = None
     with pytest.raises(duckdb.Error):
-        told = Session(64).answer(query.replace("/tmp/", f"{tmp_path}/"), ROWS, twice=False)
+        told = SESSION.answer(query.replace("/tmp/", f"{tmp_path}/"), ROWS, twice=False)
     assert told is None
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
@@ -177,11 +180,11 @@ def test_settings_cannot_be_changed_back() -> None:
     assert session.answer(told, ROWS, twice=False)["value"].to_pylist() == ["UTC", "false", "1"]
 
 
-@pytest.mark.parametrize("transform", [Sql, SqlBatch])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("expression", lines(PURE))
-def test_a_result_depends_on_the_rows_alone(expression: str, transform: Any) -> None:
+def test_a_result_depends_on_the_rows_alone(expression: str, whole: bool) -> None:
     with pytest.raises(OptionError, match=r"depends on|no function|syntax error"):  # some are unknown to older versions
-        transform(f"SELECT _row, {expression} AS y FROM batch WHERE x > 0").apply(ROWS)
+        Statement(f"SELECT _row, {expression} AS y FROM batch WHERE x > 0", SESSION, whole=whole).check_columns(ROWS.schema.names)
 
 
 def test_a_column_may_be_called_like_the_time_of_now() -> None:
@@ -226,15 +229,15 @@ def test_a_column_may_be_called_like_the_time_of_now() -> None:
 )
 def test_what_looks_at_other_rows_is_for_sql_batch(query: str) -> None:
     with pytest.raises(OptionError, match="`use: sql_batch` when that is meant"):
-        Sql(query)
-    SqlBatch(query)
+        Statement(query, SESSION, whole=False)
+    Statement(query, SESSION, whole=True)
 
 
-@pytest.mark.parametrize("transform", [Sql, SqlBatch])
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("query", ["SELECT _row FROM batch TABLESAMPLE 10%", "SELECT _row FROM batch USING SAMPLE 5"])
-def test_a_sample_is_refused(query: str, transform: Any) -> None:
+def test_a_sample_is_refused(query: str, whole: bool) -> None:
     with pytest.raises(OptionError, match="a sample is drawn at random"):
-        transform(query)
+        Statement(query, SESSION, whole=whole)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +251,7 @@ def test_a_sample_is_refused(query: str, transform: Any) -> None:
         "SELECT deep._row FROM batch",
         "SELECT batch.deep._row FROM batch",
         "SELECT deep.* FROM batch",
+        "SELECT _row FROM (SELECT deep.* FROM batch) AS deep",
         "SELECT COLUMNS(*) % 2 FROM batch",
         "SELECT COLUMNS('_row') + 1 FROM batch",
         r"SELECT COLUMNS('x') AS '_row' FROM batch",
@@ -259,8 +263,8 @@ def test_a_sample_is_refused(query: str, transform: Any) -> None:
     ],
 )
 def test_nothing_takes_the_place_of_the_key(query: str) -> None:
-    with pytest.raises(OptionError, match=r"_row is the key|name and compute columns one by one|syntax error"):  # RENAME is new
-        Sql(query).apply(ROWS)
+    with pytest.raises(OptionError, match=r"_row is the key|name and compute columns|write \* in the place|syntax error"):  # RENAME is new
+        Statement(query, SESSION, whole=False)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +281,7 @@ def test_nothing_takes_the_place_of_the_key(query: str) -> None:
 )
 def test_mistakes_say_what_to_write(query: str, message: str) -> None:
     with pytest.raises(OptionError) as caught:
-        Sql(query)
+        Statement(query, SESSION, whole=False)
     assert message in caught.value.message
 
 
@@ -287,7 +291,34 @@ def test_a_query_nested_without_end_is_refused() -> None:
         "SELECT _row, " + "+".join("x" * 5000) + " FROM batch",
     ):
         with pytest.raises(OptionError):
-            Sql(query)
+            Statement(query, SESSION, whole=False)
+
+
+ITEMS = [
+    "_row", "x", "*", "b.*", "b._row", "batch._row", "deep.*", "deep._row", "deep['_row']", "struct_extract(deep, '_row')", "COLUMNS(*)",
+    "COLUMNS('_row|x')", "x + 1", "_row + 0", "-_row", "deep.a", "* EXCLUDE (_row)", "* REPLACE (x AS _row)", "* REPLACE (x AS s)",
+    "_row: x", "s: _row",
+]  # fmt: skip
+NAMES = ["", "", "AS _row", 'AS "_row"', "AS _ROW", "AS y", "AS deep", "_row", "b"]
+TABLES = ["batch", "batch AS b", "batch AS deep", "batch AS b(_row, x)", "(SELECT {} FROM batch) AS b", "(SELECT {} FROM batch) AS deep"]
+WITH = ["", "", "WITH w AS (SELECT {} FROM batch) ", "WITH w(_row, x) AS (SELECT {} FROM batch) "]
+columns = st.lists(st.builds("{} {}".format, st.sampled_from(ITEMS), st.sampled_from(NAMES)), min_size=1, max_size=3).map(", ".join)
+queries = st.builds(
+    lambda outer, table, inner, start: start.format(inner) + f"SELECT {outer} FROM {'w' if start else table.format(inner)}",
+    columns, st.sampled_from(TABLES), columns, st.sampled_from(WITH),
+)  # fmt: skip
+
+
+@given(queries)
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_selected_a_key_stays_with_its_row(query: str) -> None:
+    try:
+        Statement(query, SESSION, whole=False)
+        result = SESSION.answer(query, ROWS, twice=False)
+    except (OptionError, duckdb.Error):
+        return
+    keys = [result.column(place).to_pylist() for place, name in enumerate(result.schema.names) if name == "_row"]
+    assert all(each == [1, 2] for each in keys), query
 
 
 def test_each_node_of_the_syntax_tree_must_be_known() -> None:
