@@ -18,6 +18,7 @@ import polars
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from databricks_server import DatabricksServer
 from s3_server import ALONE, S3Server
 
 import commands
@@ -43,7 +44,7 @@ def run(folder: Path, name: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"environmental", "older_options", "backfill", "alerts", "s3", "lake"}
+    tested = {"environmental", "older_options", "backfill", "alerts", "s3", "lake", "databricks"}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == tested
 
 
@@ -139,6 +140,24 @@ def test_lake_keeps_readings_and_the_last_revision_of_windows(folder: Path, s3: 
     objects = s3.objects("expanso-databricks-raw-us-west-2", "raw/")
     assert len([key for key in objects if key.startswith("raw/_manifests/")]) == 3
     assert sum(pq.read_table(io.BytesIO(content)).num_rows for key, content in objects.items() if key.endswith(".parquet")) == 3000
+
+
+def test_databricks_fills_four_tables_in_three_ways(folder: Path, databricks: DatabricksServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = databricks.schema()
+    settings = {"HOST": databricks.url, "HTTP_PATH": databricks.http_path, "TOKEN": databricks.token, "DATABASE": schema}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DATABRICKS_{name}", value)
+    report = json.loads(run(folder, "databricks.yaml"))
+    raw, valid = databricks.table(f"{schema}.readings_0_raw"), databricks.table(f"{schema}.readings_1_schematized")
+    windows, alerts = databricks.table(f"{schema}.readings_3_aggregated"), databricks.table(f"{schema}.readings_4_emergency")
+    assert sorted(raw["id"].to_pylist()) == list(range(1, 3001))
+    assert set(valid["reading_id"].to_pylist()) < set(raw["id"].to_pylist())
+    assert sum(windows["record_count"].to_pylist()) == valid.num_rows
+    assert {"RAISE", "CLEAR"} <= set(alerts["event"].to_pylist())
+    delivered = {name: sink["delivered"] for name, sink in report["sinks"].items()}
+    assert delivered == {"raw": 3000, "schematized": valid.num_rows, "aggregated": windows.num_rows, "emergency": alerts.num_rows}
+    assert all("databricks_inserted_at" in table.column_names for table in (raw, valid, windows, alerts))
+    assert databricks.staged(schema) == []
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from lakeward.errors import ConfigError, LakewardError, StateInUse
 from lakeward.secrets import redact
 
 COMMANDS = (
-    "run", "check", "explain", "status", "health", "dead-letters", "verify", "position", "backfill", "plugins", "schema",
+    "run", "check", "explain", "ddl", "status", "health", "dead-letters", "verify", "position", "backfill", "plugins", "schema",
     "completion",
 )  # fmt: skip
 FRUGAL = {  # read by libraries when they are loaded; docs/decisions.md has the figures

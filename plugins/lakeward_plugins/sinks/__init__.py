@@ -15,5 +15,8 @@ def lakeward_components() -> list[Component]:
         Component("sink", "s3", f"{at}.s3:S3Sink", "Parquet files in an S3 bucket, or in any store with its API.", extra="lakeward[s3]"),
         Component("sink", "duckdb", f"{at}.duckdb:DuckDBSink", "A table in a DuckDB file.", extra="lakeward[duckdb]"),
         Component("sink", "sqlite", f"{at}.sqlite:SqliteSink", "A table in a SQLite file."),
+        Component(
+            "sink", "databricks", f"{at}.databricks:DatabricksSink", "A table of a Databricks SQL warehouse.", extra="lakeward[databricks]"
+        ),
         Component("sink", "console", f"{at}.console:ConsoleSink", "Rows on standard output, as a table or as JSON lines."),
     ]

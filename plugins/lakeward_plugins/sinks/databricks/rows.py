@@ -1,0 +1,145 @@
+"""The rows of a parcel: as a file that the warehouse can read, or as parameters of a statement."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lakeward import Parcel, Refused, Rejected
+from lakeward_plugins.sinks.databricks.names import literal
+from lakeward_plugins.sinks.databricks.table import Column
+from lakeward_plugins.sinks.databricks.types import Type, readable, sql_type
+
+MOST_MARKERS = 255
+MOST_BYTES = 1_000_000
+"""Of the values of all parameters of a statement: limits of the client's documentation."""
+
+
+def as_file(parcel: Parcel, columns: Sequence[Column]) -> BinaryIO:
+    """The spooled file itself when the warehouse can read it; else the rows in its types. Raises Rejected for rows that do not fit."""
+    schema = pq.read_schema(parcel.path)
+    if all(readable(schema.field(one.name).type) for one in columns if not one.empty):
+        _require_fit(parcel, [one for one in columns if one.narrow])
+        return parcel.path.open("rb")
+    out = io.BytesIO()
+    rows = _converted(parcel, columns)
+    pq.write_table(pa.Table.from_batches([rows]), out, compression="snappy")
+    out.seek(0)
+    return out
+
+
+def as_parameters(parcel: Parcel, columns: Sequence[Column], others: int) -> list[list[str | None]]:
+    """Each row as texts for `marker`, beside `others` markers. Raises Rejected for rows that do not fit, or all when they are too many.
+
+    The kernel then halves the parcel, and each half is a statement of its own under a name of its own.
+    """
+    most = (MOST_MARKERS - others) // max(1, len(columns))
+    if not most:
+        raise Refused(f"rows of {len(columns)} columns do not fit into the {MOST_MARKERS} parameters of a statement; use mode copy")
+    if odd := [one for one in columns if pa.types.is_nested(one.kind) and not _is_json(one.kind)]:
+        told = f"column {odd[0].name!r}: {odd[0].target} cannot be a parameter of a statement"
+        raise Refused(f"{told}; use mode copy, or for mode merge give a volume")
+    if parcel.rows > most:
+        raise Rejected(f"{parcel.rows} rows of {len(columns)} columns do not fit into the {MOST_MARKERS} parameters of a statement")
+    rows = _converted(parcel, columns)
+    texts = [[_text(value) for value in column.to_pylist()] for column in rows.columns]
+    sizes = {one.name: sum(len(text.encode()) for text in column if text) for one, column in zip(columns, texts, strict=True)}
+    if (size := sum(sizes.values())) > MOST_BYTES:
+        most_in = max(sizes, key=sizes.__getitem__)
+        limit = f"the {MOST_BYTES:,} bytes of parameters of a statement"
+        raise Rejected(f"{parcel.rows} rows of {size:,} bytes, most of them in column {most_in!r}, do not fit into {limit}")
+    return [list(row) for row in zip(*texts, strict=True)]
+
+
+def marker(kind: Type) -> str:
+    """What turns the text of a parameter into its value, before it is cast to the type of the column."""
+    if pa.types.is_nested(kind):
+        return f"from_json({{}}, {literal(sql_type(kind))}, map('mode', 'FAILFAST'))"
+    return "unhex({})" if pa.types.is_binary(kind) else "{}"
+
+
+def _is_json(kind: Type) -> bool:
+    """Whether JSON can hold every value, and Databricks reads it back as the same."""
+    types = pa.types
+    if types.is_list(kind) or types.is_struct(kind):
+        return all(_is_json(kind.field(place).type) for place in range(kind.num_fields))
+    return bool(types.is_string(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
+
+
+def require_values(parcel: Parcel, names: Sequence[str]) -> None:
+    """No NULL in these columns; Rejected with the rows that have one."""
+    found = pq.read_table(parcel.path, columns=list(names))
+    for name in names:
+        if found.column(name).null_count:
+            rows = [place for place, null in enumerate(found.column(name).is_null().to_pylist()) if null]
+            raise Rejected(f"column {name!r} is NULL, but says which row of the table is meant, or which is newer", rows)
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def _require_fit(parcel: Parcel, columns: Sequence[Column]) -> None:
+    """Whole numbers of a wider type than that of the table."""
+    if columns:
+        rows = pq.read_table(parcel.path, columns=[one.name for one in columns]).combine_chunks()
+        for one in columns:
+            _cast(rows.column(one.name).combine_chunks(), one.name, one.narrow)
+
+
+def _converted(parcel: Parcel, columns: Sequence[Column]) -> pa.RecordBatch:
+    rows = parcel.table()
+    found = [_cast(rows.column(one.name), one.name, one.narrow or one.kind) for one in columns]
+    return pa.RecordBatch.from_arrays(found, names=[one.name for one in columns])
+
+
+def _cast(column: Any, name: str, kind: Type) -> Any:
+    """A safe cast: a value that would change is an error, and its row is told."""
+    try:
+        return _safe(column, kind)
+    except pa.ArrowInvalid as error:
+        said = str(error).partition("\n")[0][:200]
+        raise Rejected(f"column {name!r} does not fit into {kind}: {said}", list(_misfits(column, kind))) from None
+    except pa.ArrowNotImplementedError:
+        raise Refused(f"column {name!r}: {column.type} cannot be stored as {kind}; cast it with schematize") from None
+
+
+def _safe(column: Any, kind: Type) -> Any:
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    if pa.types.is_duration(column.type):
+        column = column.cast(pa.duration("us")).cast(pa.int64())
+    return column.cast(kind)
+
+
+def _misfits(column: Any, kind: Type, first: int = 0) -> Iterator[int]:
+    """Where the values are that cannot be cast; halves what is left, as there are few."""
+    with suppress(pa.ArrowInvalid):
+        _safe(column, kind)
+        return
+    half = len(column) // 2
+    if not half:
+        yield first
+        return
+    yield from _misfits(column.slice(0, half), kind, first)
+    yield from _misfits(column.slice(half), kind, first + half)
+
+
+def _text(value: Any) -> str | None:
+    """As the warehouse casts it back to the same value."""
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    return value.isoformat(sep=" ") if hasattr(value, "tzinfo") else str(value)
