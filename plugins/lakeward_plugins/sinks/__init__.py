@@ -13,5 +13,7 @@ def lakeward_components() -> list[Component]:
         Component("sink", "parquet", f"{at}.parquet:ParquetSink", "Parquet files in a local folder."),
         Component("sink", "delta", f"{at}.delta:DeltaSink", "A Delta Lake table in a local folder.", extra="lakeward[delta]"),
         Component("sink", "s3", f"{at}.s3:S3Sink", "Parquet files in an S3 bucket, or in any store with its API.", extra="lakeward[s3]"),
+        Component("sink", "cosmos", f"{at}.cosmos:CosmosSink", "Items in a container of Azure Cosmos DB.", extra="lakeward[cosmos]"),
+        Component("sink", "archive", f"{at}.archive:ArchiveSink", "Parquet files in a local folder, one for each sensor, that grow."),
         Component("sink", "console", f"{at}.console:ConsoleSink", "Rows on standard output, as a table or as JSON lines."),
     ]

@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from attrs import frozen
+
 from cosmosdb.documents import Wrong
 
 TOKEN = re.compile(
@@ -42,6 +44,16 @@ AGGREGATES: Mapping[str, Callable[[Rows], Any]] = {
 def select(text: str, parameters: Mapping[str, Any], documents: Rows) -> Rows:
     """The results. Raises Wrong (400) for what it does not understand."""
     return Query(text, parameters).over(documents)
+
+
+@frozen
+class Constant:
+    """A value that is the same for every document."""
+
+    value: Any
+
+    def __call__(self, rows: Rows) -> Any:
+        return self.value
 
 
 class Query:
@@ -144,6 +156,9 @@ class Query:
             self._expect("(")
             among = self._list()
             self._expect(")")
+            if all(isinstance(node, Constant) for node in among):  # many ids, looked for among many documents
+                values = {_rank(node([])) for node in among}
+                return lambda rows: _rank(left(rows)) in values
             return lambda rows: any(_compared("=", left(rows), node(rows)) is True for node in among)
         if self._take("BETWEEN"):
             low = self._primary()
@@ -166,15 +181,15 @@ class Query:
             negated = self._primary()
             return lambda rows: -negated(rows)
         if token[0] in "\"'":
-            return _constant(token[1:-1].encode().decode("unicode_escape") if "\\" in token else token[1:-1])
+            return Constant(token[1:-1].encode().decode("unicode_escape") if "\\" in token else token[1:-1])
         if token[0].isdigit():
-            return _constant(json.loads(token))
+            return Constant(json.loads(token))
         if token.startswith("@"):
             if token not in self._parameters:
                 raise Wrong(400, "BadRequest", f"Syntax error: the parameter {token} has no value")
-            return _constant(self._parameters[token])
+            return Constant(self._parameters[token])
         if token.lower() in ("true", "false", "null", "undefined"):
-            return _constant({"true": True, "false": False, "null": None, "undefined": UNDEFINED}[token.lower()])
+            return Constant({"true": True, "false": False, "null": None, "undefined": UNDEFINED}[token.lower()])
         if self._peek() == "(":
             return self._function(token.upper())
         return self._path(token)
@@ -238,10 +253,6 @@ def _tokens(text: str) -> list[str]:
         found.append(match[match.lastgroup or 0])
         at = match.end()
     return found
-
-
-def _constant(value: Any) -> Node:
-    return lambda _: value
 
 
 def _both(left: Node, right: Node) -> Node:
