@@ -14,7 +14,7 @@ from attrs import field, frozen, mutable
 
 from lakeward.components import FILTERED, REJECTED, RESERVED_PORTS, ROW, Clocked, Holding, Sink, Source, Stateful, Transform
 from lakeward.config import Config
-from lakeward.errors import LakewardError
+from lakeward.errors import LakewardError, OptionError
 
 Link = tuple[str, str]
 """A node's name and one of its ports."""
@@ -95,7 +95,11 @@ class Pipeline:
         if isinstance(step.transform, Clocked):
             step.transform.clock(datetime.now(UTC))
         before = _held(step.transform)
-        ports = self._ports(step, step.transform.apply(rows), outcome)
+        try:
+            given = step.transform.apply(rows)
+        except OptionError as error:
+            raise OptionError(f"transforms.{step.name}{'.' * bool(error.option)}{error.option}", error.message) from error
+        ports = self._ports(step, given, outcome)
         if step.transform.row_wise:
             held = _held(step.transform)
             _check_row_wise(step.name, [*before, rows], [*held, *ports.values()])

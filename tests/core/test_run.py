@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from attrs import define, field
 
-from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, filtered, rejected
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, filtered, rejected
 from lakeward.bell import Bell
 from lakeward.config import load
 from lakeward.errors import LakewardError, NoRoom
@@ -239,6 +239,18 @@ def test_a_row_that_is_neither_held_back_nor_given_stops_the_run(start: Any, tmp
     result, *_ = start([ROWS[:4]], {"out": Folder(tmp_path / "out")}, {"out": [("behind", "main")]}, steps)
     assert (result.status, result.read) == ("failed", 0)
     assert "'behind' took 4 rows and gave 3" in result.error
+
+
+def test_an_option_that_does_not_suit_the_rows_is_told_with_its_transform(start: Any, tmp_path: Path) -> None:
+    @define
+    class Picky(Sorter):
+        def apply(self, batch: pa.RecordBatch) -> Any:
+            raise OptionError("query", "fails on a row")
+
+    result, *_ = start(
+        [ROWS], {"out": Folder(tmp_path / "out")}, {"out": [("picky", "main")]}, [Step("picky", [("source", "main")], Picky())]
+    )
+    assert (result.status, result.read, result.error) == ("failed", 0, "transforms.picky.query: fails on a row")
 
 
 def test_a_transform_that_needs_the_time_is_told_it_before_each_batch(start: Any, tmp_path: Path) -> None:
