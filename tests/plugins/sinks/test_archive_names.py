@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lakeward import OptionError
 from lakeward_plugins.sinks.archive_names import Template, grouped, safe
 
-SEEDS = Template.of("{city}/{sensor}.parquet", "file")
+BY_CITY = Template.of("{city}/{sensor}.parquet", "file")
 
 
 def names_of(template: Template, **columns: object) -> list[str]:
@@ -47,7 +47,7 @@ def test_different_values_have_different_names(values: list[str]) -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_no_value_leaves_the_folder_or_looks_like_a_later_part(city: str, sensor: str) -> None:
-    (name,) = names_of(SEEDS, city=[city], sensor=[sensor])
+    (name,) = names_of(BY_CITY, city=[city], sensor=[sensor])
     path = PurePosixPath(name)
     assert len(path.parts) == 2
     assert not any(part.startswith(".") for part in path.parts)
@@ -55,7 +55,7 @@ def test_no_value_leaves_the_folder_or_looks_like_a_later_part(city: str, sensor
 
 
 def test_a_sensor_that_is_called_like_a_later_part_is_another_file() -> None:
-    assert names_of(SEEDS, city=["Oslo", "Oslo"], sensor=["a", "a.0001"]) == ["Oslo/a.parquet", "Oslo/a=2E0001.parquet"]
+    assert names_of(BY_CITY, city=["Oslo", "Oslo"], sensor=["a", "a.0001"]) == ["Oslo/a.parquet", "Oslo/a=2E0001.parquet"]
 
 
 def test_columns_may_be_of_many_types() -> None:
@@ -72,7 +72,7 @@ def test_columns_may_be_of_many_types() -> None:
 
 def test_rows_without_a_name_are_told_and_the_others_grouped() -> None:
     rows = pa.record_batch({"city": ["a", None, "", "a", "b"], "sensor": ["x", "x", "x", "x", None]})
-    places, bad = grouped(*SEEDS.names(rows))
+    places, bad = grouped(*BY_CITY.names(rows))
     assert places == {"a/x.parquet": [0, 3]}
     assert bad == {
         1: "city is missing, and the name of the file is made of it",
@@ -88,7 +88,7 @@ def test_keys_that_mean_one_name_are_one_file_in_order() -> None:
 
 
 def test_no_rows_have_no_names() -> None:
-    assert grouped(*SEEDS.names(pa.record_batch({"city": pa.array([], pa.string()), "sensor": pa.array([], pa.string())}))) == ({}, {})
+    assert grouped(*BY_CITY.names(pa.record_batch({"city": pa.array([], pa.string()), "sensor": pa.array([], pa.string())}))) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_what_could_be_no_name_is_a_mistake(text: str, message: str) -> None:
 )
 def test_columns_that_cannot_say_a_name_are_a_mistake(schema: pa.Schema, message: str) -> None:
     with pytest.raises(OptionError, match=f"^file: {message}"):
-        SEEDS.check(schema, "file")
+        BY_CITY.check(schema, "file")
