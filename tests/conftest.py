@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from cosmos_server import CosmosServer
     from databricks_server import DatabricksServer
     from s3_server import S3Server
 
@@ -30,8 +31,25 @@ def warehouses() -> Iterator[DatabricksServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def cosmos_account() -> Iterator[CosmosServer]:
+    """A Cosmos DB account on loopback, one for each worker."""
+    from cosmos_server import cosmos_server  # tests without extras have no azure-cosmos
+
+    with cosmos_server() as server:
+        yield server
+
+
 @pytest.fixture
 def databricks(warehouses: DatabricksServer) -> DatabricksServer:
     """The same with everything allowed and nothing broken."""
     warehouses.mend()
     return warehouses
+
+
+@pytest.fixture
+def cosmos(cosmos_account: CosmosServer) -> Iterator[CosmosServer]:
+    """The same, with its settings as at the start before and after a test."""
+    cosmos_account.reset()
+    yield cosmos_account
+    cosmos_account.reset()

@@ -17,8 +17,10 @@ import duckdb
 import polars
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from cosmos_server import CosmosServer, documents
+from cosmosdb.documents import KEY
 from databricks_server import DatabricksServer
+from deltalake import DeltaTable
 from s3_server import ALONE, S3Server
 
 import commands
@@ -44,7 +46,7 @@ def run(folder: Path, name: str) -> str:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"environmental", "older_options", "backfill", "alerts", "s3", "lake", "databricks"}
+    tested = {"environmental", "older_options", "backfill", "alerts", "s3", "lake", "databricks", "cosmos"}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == tested
 
 
@@ -158,6 +160,34 @@ def test_databricks_fills_four_tables_in_three_ways(folder: Path, databricks: Da
     assert delivered == {"raw": 3000, "schematized": valid.num_rows, "aggregated": windows.num_rows, "emergency": alerts.num_rows}
     assert all("databricks_inserted_at" in table.column_names for table in (raw, valid, windows, alerts))
     assert databricks.staged(schema) == []
+
+
+def test_cosmos_takes_the_sensors_of_all_cities_to_one_container_and_archives_them(
+    tmp_path: Path, cosmos: CosmosServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sensors = [("London", "abc123"), ("London", "def456"), ("Paris", "abc123")]
+    for number, (city, sensor) in enumerate(sensors):
+        (tmp_path / "data" / city / sensor).mkdir(parents=True)
+        file = f"data/{city}/{sensor}/sensor_data.db"
+        lakeward(tmp_path, "sensor", "run", "--db", file, "--rows", str(200 + number), "--rate", "0", "--seed", str(number))
+    container = cosmos.container("/city", "SensorData", "SensorReadings")
+    settings = {"COSMOS_ENDPOINT": cosmos.url, "COSMOS_KEY": KEY, "DATA": str(tmp_path / "data"), "NO_PROXY": "127.0.0.1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    report = json.loads(run(tmp_path, "cosmos.yaml"))
+    assert {name: sink["delivered"] for name, sink in report["sinks"].items()} == {"readings": 603, "archive": 603}
+    archived = {
+        (file.parent.name, file.stem): duckdb.sql(f"SELECT * FROM '{file}' ORDER BY id") for file in (tmp_path / "lake").rglob("*.parquet")
+    }
+    stored = documents(container)
+    assert sorted(archived) == sorted(sensors)
+    for (city, sensor), table in archived.items():
+        items = sorted((item for item in stored if (item["city"], item["sensor"]) == (city, sensor)), key=lambda item: item["row_id"])
+        kept = [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
+        assert [item["temperature"] for item in items] == [row["temperature"] for row in kept]
+        assert [item["row_id"] for item in items] == [row["id"] for row in kept] == list(range(1, len(kept) + 1))
+    assert json.loads(run(tmp_path, "cosmos.yaml"))["run"]["read"] == 0
+    assert len(documents(container)) == 603
 
 
 @pytest.mark.slow

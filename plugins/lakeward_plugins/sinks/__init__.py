@@ -18,5 +18,7 @@ def lakeward_components() -> list[Component]:
         Component(
             "sink", "databricks", f"{at}.databricks:DatabricksSink", "A table of a Databricks SQL warehouse.", extra="lakeward[databricks]"
         ),
+        Component("sink", "cosmos", f"{at}.cosmos:CosmosSink", "Items in a container of Azure Cosmos DB.", extra="lakeward[cosmos]"),
+        Component("sink", "archive", f"{at}.archive:ArchiveSink", "Parquet files in a local folder, one for each sensor, that grow."),
         Component("sink", "console", f"{at}.console:ConsoleSink", "Rows on standard output, as a table or as JSON lines."),
     ]

@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 MODULES = (
     "lakeward.cli.run", "lakeward.cli.report", "lakeward.config", "lakeward.pipeline", "lakeward.plugins", "lakeward.run", "lakeward.state",
     "lakeward_plugins.sources.sqlite", "lakeward_plugins.transforms.window", "lakeward_plugins.transforms.physics_validation",
-    "lakeward_plugins.sinks.parquet", "lakeward_plugins.sinks.delta", "crash.planted", "pyarrow.compute", "pyarrow.parquet",
+    "lakeward_plugins.sinks.parquet", "lakeward_plugins.sinks.archive", "lakeward_plugins.sinks.delta",
+    "crash.planted", "pyarrow.compute", "pyarrow.parquet",
 )  # fmt: skip
 
 

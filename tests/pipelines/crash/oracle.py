@@ -53,6 +53,7 @@ def judge(folder: Path, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot"))
         "raw": source,
         "table": source,
         "documents": source,
+        "archive": source,
         "sums": sums,
         "cool": Counter({row: count for row, count in source.items() if float(str(row[3])) <= HOT}),
         "hot": Counter({row: count for row, count in source.items() if float(str(row[3])) > HOT}),
@@ -114,6 +115,7 @@ READERS: dict[str, Callable[[Path], Rows]] = {
     "cool": lambda lake: in_delta(lake / "cool"),
     "hot": lambda lake: in_delta(lake / "hot"),
     "table": lambda lake: in_delta(lake / "table"),
+    "archive": lambda lake: in_parquet(lake / "archive", COLUMNS),
     "documents": lambda lake: in_documents(lake / "documents.db"),
 }
 

@@ -41,6 +41,7 @@ SINKS = {
     "cool": "{use: delta, from: checked.valid, path: lake/cool}",
     "hot": "{use: delta, from: checked.anomalies, path: lake/hot}",
     "table": "{use: delta, from: source, path: lake/table}",
+    "archive": "{use: archive, from: source, path: lake/archive, file: '{sensor_id}.parquet', max_mb: 0.02}",
     "documents": "{use: documents, from: source, path: lake/documents.db}",
 }
 Row = tuple[str, str, object]

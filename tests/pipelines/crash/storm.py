@@ -53,7 +53,11 @@ class Weather:
     @classmethod
     def of(cls, seed: int, kills: int, plant: str = "") -> Weather:
         luck = random.Random(seed)
-        sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot") if seed % 3 else ("raw", "sums", "table", "documents")
+        sinks: tuple[str, ...] = (
+            ("raw", "sums", "table", "documents"),
+            ("raw", "sums", "cool", "hot"),
+            ("archive", "sums", "cool", "hot"),
+        )[seed % 3]
         if plant == "random_document_id":
             sinks = ("raw", "sums", "table", "documents")
         return cls(seed, kills, "delete" if seed % 4 == 1 else "wal", luck.choice((100, 300, 5000)), sinks, plant)

@@ -1,0 +1,135 @@
+"""Rows as items: their properties, and an id that is the same whenever the same row comes again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+from attrs import frozen
+
+from lakeward import ROW, OptionError, Parcel
+from lakeward_plugins.sinks.cosmos.jsonable import jsonable, unsupported
+
+SYSTEM = ("_rid", "_self", "_etag", "_attachments", "_ts")
+"""Properties that the service writes itself."""
+UNSAFE = re.compile(r"[^A-Za-z0-9._:@+-]")
+LONGEST = 200
+"""Characters of an id made of values; a longer one becomes its digest."""
+Item = dict[str, Any]
+
+
+@frozen
+class Shape:
+    """How the rows of a sink become items."""
+
+    partition_key: tuple[str, ...]
+    """Names from the item down to its partition key."""
+    upsert_by: tuple[str, ...]
+    revision: str
+    own_id: str
+    row_key: bool
+    run: str
+    """In development: the name of this run, part of each id and a property of each item."""
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raises OptionError when rows of this schema cannot be such items."""
+        names = set(schema.names)
+        for place, name in enumerate(self.upsert_by):
+            if name not in names:
+                raise OptionError(f"upsert_by[{place}]", f"the rows have no column {name!r}, but {', '.join(sorted(names))}")
+        if self.revision and not (self.revision in names and pa.types.is_integer(schema.field(self.revision).type)):
+            raise OptionError("revision", f"{self.revision!r} is no column of whole numbers in the rows; correct it, or leave it out")
+        if self.partition_key[0] not in names and self.partition_key != ("id",):
+            make = "add it with schematize, or with path_columns of the source"
+            raise OptionError("partition_key", f"the rows have no column {self.partition_key[0]!r}; {make}")
+        if "id" in names and self.own_id in names:
+            raise OptionError("own_id", f"the rows have a column {self.own_id!r} too; choose another name for their `id`")
+        if taken := [name for name in SYSTEM if name in names]:
+            raise OptionError("", f"column {taken[0]!r}: Cosmos DB writes a property of this name itself; rename it with schematize")
+        if strange := unsupported(schema):
+            raise OptionError("", f"{strange} has no place in JSON; cast it with schematize")
+
+    def items(self, rows: pa.RecordBatch, names: list[str]) -> tuple[list[Item | None], dict[int, str]]:
+        """The item of each row, None where there cannot be one, and why not."""
+        wanted = [name for name in rows.schema.names if name != ROW or self.row_key]
+        bad: dict[int, str] = {}
+        columns = [_column(rows.column(name), name, bad) for name in wanted]
+        keys = ["id", *(self.own_id if name == "id" else name for name in wanted)]
+        if self.upsert_by:
+            names = _natural([columns[wanted.index(name)] for name in self.upsert_by], self.upsert_by, bad)
+        if self.run:
+            keys.append("development_run")
+            columns.append([self.run] * rows.num_rows)
+            names = [f"dev-{self.run}-{name}" for name in names]
+        items: list[Item | None] = [dict(zip(keys, values, strict=True)) for values in zip(names, *columns, strict=True)]
+        for place in bad:
+            items[place] = None
+        return items, bad
+
+    def partition_of(self, item: Item) -> Any:
+        """The value of its partition key. Raises LookupError when there is none, or one that is no plain value."""
+        value: Any = item
+        for step in self.partition_key:
+            value = value[step] if isinstance(value, dict) else _missing(step)
+        return _missing(self.partition_key[-1]) if isinstance(value, (dict, list)) else value
+
+
+def namer(parcel: Parcel) -> Callable[[pa.RecordBatch, int], list[str]]:
+    """Gives the ids of rows from a place of the parcel on.
+
+    An id says which row it is: life of the state, pipeline, sink and origin (digest), epoch, row key. Where rows have no key, or two have
+    the same, it is the place in the parcel: that is the same on every retry, too.
+    """
+    token = parcel.token
+    who = hashlib.blake2b("\0".join((token.pipeline, token.sink, parcel.origin)).encode("utf-8", "surrogateescape"), digest_size=8)
+    start = f"{token.life}-{who.hexdigest()}-{token.epoch}"
+    if _has_own_keys(parcel):
+        return lambda rows, first: [f"{start}-{key}" for key in rows.column(ROW).to_pylist()]
+    part = f".{token.part[0]}" if token.part else ""
+    return lambda rows, first: [f"{start}-b{token.sequence}{part}-{place}" for place in range(first, first + rows.num_rows)]
+
+
+def _has_own_keys(parcel: Parcel) -> bool:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(parcel.path) as file:
+        if ROW not in file.schema_arrow.names:
+            return False
+        keys = file.read([ROW]).column(ROW)
+    return not keys.null_count and len(keys.unique()) == len(keys)
+
+
+def _natural(columns: list[list[Any]], names: tuple[str, ...], bad: dict[int, str]) -> list[str]:
+    """Ids made of the values that say what an item is about."""
+    found = []
+    for place, values in enumerate(zip(*columns, strict=True)):
+        if None in values and place not in bad:
+            bad[place] = f"{names[values.index(None)]} is missing, and upsert_by needs it for the id"
+        text = "|".join(UNSAFE.sub(_escaped, str(value)) for value in values)
+        found.append(text if len(text) <= LONGEST else "|" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
+    return found
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"~{byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass"))
+
+
+def _column(column: pa.Array[Any], name: str, bad: dict[int, str]) -> list[Any]:
+    try:
+        return jsonable(column)
+    except UnicodeDecodeError:  # seldom: row by row
+        values = []
+        for place in range(len(column)):
+            try:
+                values += jsonable(column.slice(place, 1))
+            except UnicodeDecodeError as error:
+                values.append(None)
+                bad.setdefault(place, f"column {name!r} is not valid UTF-8: {error.reason} at byte {error.start}")
+        return values
+
+
+def _missing(name: str) -> Any:
+    raise LookupError(name)

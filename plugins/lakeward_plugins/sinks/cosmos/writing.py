@@ -1,0 +1,234 @@
+"""Transactional batches of one partition: at most 100 operations and 2 MB, all or none of them.
+
+An item is created. When there is one of its id already (409), an earlier attempt that lost its answer has put it there, or it is an
+earlier revision: then the service is asked for what it has, and only the rest is sent. With a revision, a greater one replaces a smaller
+one under the etag that was read, so that a smaller one never overwrites a greater one, whoever else writes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from attrs import define, field, frozen
+from azure.cosmos.exceptions import CosmosBatchOperationError
+from azure.cosmos.partition_key import NullPartitionKeyValue
+
+from lakeward import Refused, Retry
+from lakeward_plugins.sinks.cosmos.answers import NEVER, Unhappy, asked_for, problem, said, understood
+from lakeward_plugins.sinks.cosmos.items import Item
+
+log = logging.getLogger("lakeward.cosmos")
+MOST = 100  # operations in a batch
+LARGEST = 2_000_000  # bytes of JSON in a batch; the limit is 2 MiB, and each operation has a few words of its own
+ENVELOPE = 100  # bytes of those
+PATIENCE = 20.0  # seconds that a throttled request is tried again in its place
+FIRST_PAUSE = 0.1  # seconds, then twice as long each time, when the service does not say how long
+ROUNDS = 5  # in which others may change the same items
+T = TypeVar("T")
+Place = int
+Entry = tuple[Place, Item]
+"""An item, and the place of its row in the parcel."""
+
+
+@define
+class Progress:
+    """What of one parcel is written: remembered between attempts, so that each goes on where the last one failed."""
+
+    parcel: str
+    done: set[tuple[int, str, int]] = field(factory=set)
+    """Batches, by chunk, partition and number."""
+    rejected: dict[Place, str] = field(factory=dict)
+    written: int = 0
+    there: int = 0
+    """Items that were there already."""
+    tried: int = 0
+    refused: int = 0
+    """Items that were sent, and those of them that will never be taken."""
+
+
+@frozen
+class Failure:
+    """One operation of a batch was not taken, and so none was. `index` is None when the request as a whole was not."""
+
+    index: int | None
+    status: int
+    message: str
+
+
+@define
+class Writer:
+    """Into one container; used from several threads, each with its own partitions."""
+
+    container: Any
+    where: str
+    upsert: bool
+    revision: str
+    stop: threading.Event = field(factory=threading.Event)
+    """Set when another thread failed."""
+
+    def write(self, partition: Any, entries: Sequence[Entry], progress: Progress, chunk: int, lock: threading.Lock) -> None:
+        """All entries of a partition, in order, but for those that were written by an earlier attempt."""
+        name = json.dumps(partition)
+        ask = False
+        for number, batch in enumerate(batches(entries)):
+            if self.stop.is_set():
+                return
+            if (chunk, name, number) in progress.done:
+                continue
+            bad: dict[Place, str] = {}
+            there = self._batch(partition, batch, bad, ask)
+            ask = there > 0  # an earlier life came this far: look first, as a batch that fails costs as much as a look
+            with lock:
+                progress.done.add((chunk, name, number))
+                progress.rejected |= bad
+                progress.there += there
+                progress.tried += len(batch)
+                progress.refused += len(bad)
+                progress.written += len(batch) - there - len(bad)
+                require_some(progress, next(iter(bad.values()), ""), self.where)
+
+    def _batch(self, partition: Any, entries: Sequence[Entry], bad: dict[Place, str], ask: bool) -> int:
+        """How many of them were there already. Those that will never be taken go into `bad`."""
+        known: dict[str, Item] = self._ask(partition, entries) if ask and not self.upsert else {}
+        proven: set[str] = set()
+        for _ in range(ROUNDS + len(entries)):
+            pending = [one for one in entries if one[0] not in bad and self._is_wanted(one[1], known, proven)]
+            if not pending:
+                break
+            failure, there = self._send(partition, pending, known), _good(entries, bad) - len(pending)
+            if failure is None:
+                return there
+            if failure.index is None and len(pending) > 1:  # too large, or something in it that cannot be read
+                half = len(pending) // 2
+                return there + sum(self._batch(partition, part, bad, ask=bool(known)) for part in (pending[:half], pending[half:]))
+            place, item = pending[failure.index or 0]
+            if failure.status in NEVER:
+                bad[place] = f"Cosmos DB answered {failure.status}: {failure.message}"
+                continue
+            if failure.status == 409 and not self.revision:
+                proven.add(item["id"])
+            known = self._ask(partition, entries)
+        else:
+            raise Retry(f"{self.where}: others change the same items all the time")
+        self._compare(entries, known)
+        return _good(entries, bad)
+
+    def _is_wanted(self, item: Item, known: dict[str, Item], proven: set[str]) -> bool:
+        there = known.get(item["id"])
+        if there is None:
+            return item["id"] not in proven
+        return bool(self.revision) and _number(item[self.revision]) > _number(there.get(self.revision))
+
+    def _operations(self, entries: Sequence[Entry], known: dict[str, Item]) -> list[Any]:
+        """Made anew for each request: the library takes the etag out of what it is given."""
+        if self.upsert:
+            return [("upsert", (item,)) for _, item in entries]
+        return [
+            ("replace", (item["id"], item), {"if_match_etag": known[item["id"]]["_etag"]}) if item["id"] in known else ("create", (item,))
+            for _, item in entries
+        ]
+
+    def _send(self, partition: Any, entries: Sequence[Entry], known: dict[str, Item]) -> Failure | None:
+        """One request. None when all is written."""
+
+        def request() -> None:
+            results = self.container.execute_item_batch(self._operations(entries, known), partition_key=partition)
+            if len(results) != len(entries):
+                raise Retry(f"{self.where}: the answer does not say that the items are written")
+
+        try:
+            return self._patiently(request)
+        except Unhappy as error:
+            status = int(error.status_code or 0)
+            if status in (*NEVER, 404, 409, 412) and isinstance(error, CosmosBatchOperationError):
+                told = error.operation_responses[error.error_index]
+                return Failure(error.error_index, status, str(told.get("message") or WORDS.get(status, "")))
+            if status in NEVER:
+                return Failure(None, status, said(error))
+            raise problem(error, self.where) from None
+
+    def _ask(self, partition: Any, entries: Sequence[Entry]) -> dict[str, Item]:
+        """What the service has under the ids of these items. IN goes by the index; ARRAY_CONTAINS would look at every item."""
+        ids = [{"name": f"@id{number}", "value": item["id"]} for number, (_, item) in enumerate(entries)]
+        query = f"SELECT * FROM c WHERE c.id IN ({', '.join(one['name'] for one in ids)})"
+        where = NullPartitionKeyValue if partition is None else partition  # None would mean all partitions here
+        try:
+            found = self._patiently(lambda: list(self.container.query_items(query, parameters=ids, partition_key=where)))
+        except Unhappy as error:
+            raise problem(error, self.where) from None
+        return {item["id"]: item for item in found}
+
+    def _patiently(self, request: Callable[[], T]) -> T:
+        """When it is throttled, again in its place after the time that the service asks for, unless that takes too long."""
+        waited, attempt = 0.0, 0
+        while True:
+            try:
+                with understood(self.where):
+                    return request()
+            except Unhappy as error:
+                pause = asked_for(error) or FIRST_PAUSE * 2**attempt
+                if error.status_code != 429 or waited + pause > PATIENCE or self.stop.wait(pause):
+                    raise
+                waited, attempt = waited + pause, attempt + 1
+
+    def _compare(self, entries: Sequence[Entry], known: dict[str, Item]) -> None:
+        """Items that are there are ours, by their ids. Somebody may have changed them since; that is told, and left alone."""
+        if self.revision:
+            return
+        other = [item["id"] for _, item in entries if item["id"] in known and not _is_within(item, known[item["id"]])]
+        if other:
+            log.warning("%s: %d items are there with other values, such as %s; they are left as they are", self.where, len(other), other[0])
+
+
+WORDS = {400: "the item is not valid", 413: "the item is larger than 2 MB"}
+
+
+def batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """Runs of entries that fit into one request each; an item that is too large for any goes alone."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        bytes_ = len(json.dumps(entry[1], separators=(",", ":"))) + ENVELOPE
+        if batch and (len(batch) == MOST or size + bytes_ > LARGEST):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += bytes_
+    if batch:
+        yield batch
+
+
+def newest(entries: Sequence[Entry], revision: str) -> list[Entry]:
+    """Of each id the entry with the greatest revision, and of equal ones the last, as two of an id do not fit into one batch."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        other = found.get(entry[1]["id"])
+        if other is None or not revision or _number(entry[1][revision]) >= _number(other[1][revision]):
+            found[entry[1]["id"]] = entry
+    return list(found.values())
+
+
+def require_some(progress: Progress, reason: str, where: str) -> None:
+    """Raises Refused when so many items are refused that the mistake is rather in the container than in the rows."""
+    if reason and progress.refused > MOST and 2 * progress.refused > progress.tried:
+        raise Refused(f"{where}: {progress.refused} of {progress.tried} items were refused, the last ones because {reason}; look why")
+
+
+def _good(entries: Sequence[Entry], bad: dict[Place, str]) -> int:
+    return sum(place not in bad for place, _ in entries)
+
+
+def _number(value: Any) -> float:
+    """A revision; one that is none is smaller than all."""
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return float("-inf")
+
+
+def _is_within(item: Item, stored: Item) -> bool:
+    return all(name in stored and stored[name] == value for name, value in item.items())
