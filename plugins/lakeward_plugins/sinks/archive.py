@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,10 @@ from attrs import define, field, frozen
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
 from lakeward_plugins.sinks.archive_names import END, Template, grouped
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+
 
 NOTE = b"lakeward"
 """Key of the note in the metadata of a file."""
@@ -90,6 +94,20 @@ class ArchiveSink:
                 grown = self._grow(parcel, rows, places)
             written = sum(one.bytes for one in grown)
         return Receipt(str(self.path), {"files": len(places), "grown": len(grown), "bytes_written": written}, bad)
+
+    def endpoints(self) -> list[str]:
+        """The folder."""
+        return [self.path.absolute().as_uri()]
+
+    def stored(self) -> tuple[pyarrow.fs.FileSystem, list[str]]:
+        """The files that are there now."""
+        import pyarrow.fs
+
+        return pyarrow.fs.LocalFileSystem(), sorted(str(file) for file in self.path.glob(f"**/[!.]*{END}"))
+
+    def facts(self) -> dict[str, str | int]:
+        """Where the files are, and how many."""
+        return {"place": str(self.path), "files": len(self.stored()[1])}
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -7,7 +7,7 @@ a parcel is delivered: DuckDB lets nobody else in while somebody writes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -44,6 +44,25 @@ class DuckDBSink:
         """Where rows would go."""
         require_writable(self.path.parent, "path")
         return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
+
+    def endpoints(self) -> list[str]:
+        """The folder of the file."""
+        return [self.path.absolute().parent.as_uri()]
+
+    def stored(self) -> pa.Table:
+        """The rows of the table, read into memory: DuckDB lets nobody write while somebody reads."""
+        found: pa.Table = pa.table({})
+        try:
+            if self.path.exists():
+                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
+                    found = database.sql(f"SELECT * FROM {_quoted(self.table)}").to_arrow_table()
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return found
+
+    def facts(self) -> dict[str, str]:
+        """Which table of which file."""
+        return {"place": f"{self.path}#{self.table}"}
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Insert the rows and note the parcel in one transaction, unless it is noted."""

@@ -23,6 +23,7 @@ from lakeward.partitions import require_columns, split
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.fs
 
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links
 
@@ -54,6 +55,20 @@ class ParquetSink:
         key = schema.get_field_index(ROW)
         require_columns(schema if self.row_key or key < 0 else schema.remove(key), self.partition_by)
         return f"would write Parquet files ({self.compression}, {len(schema)} columns) to {self.path}"
+
+    def endpoints(self) -> list[str]:
+        """The folder."""
+        return [self.path.absolute().as_uri()]
+
+    def stored(self) -> tuple[pyarrow.fs.FileSystem, list[str]]:
+        """The files that are there now."""
+        import pyarrow.fs
+
+        return pyarrow.fs.LocalFileSystem(), sorted(str(file) for file in self.path.glob("**/[!._]*.parquet"))
+
+    def facts(self) -> dict[str, str | int]:
+        """Where the files are, and how many."""
+        return {"place": str(self.path), "files": len(self.stored()[1])}
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Put the parcel's file under its final name; a retry finds it there."""

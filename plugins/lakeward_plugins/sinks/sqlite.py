@@ -65,6 +65,27 @@ class SqliteSink:
         require_writable(self.path.parent, "path")
         return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
 
+    def endpoints(self) -> list[str]:
+        """The folder of the file."""
+        return [self.path.absolute().parent.as_uri()]
+
+    def stored(self) -> pa.Table:
+        """The rows of the table, read into memory."""
+        if not self.path.exists():
+            return pa.table({})
+        uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
+        try:
+            with adbc_driver_sqlite.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
+                there = _run(connection, f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
+                found = _run(connection, f"SELECT * FROM {_quoted(self.table)}") if there else pa.table({})
+        except (adbc_driver_manager.Error, OSError) as error:
+            raise Retry(f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}") from error
+        return found
+
+    def facts(self) -> dict[str, str]:
+        """Which table of which file."""
+        return {"place": f"{self.path}#{self.table}"}
+
     def deliver(self, parcel: Parcel) -> Receipt:
         """Insert the rows and note the parcel in one transaction, unless it is noted."""
         token = parcel.token

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -51,6 +52,21 @@ class Shape:
             raise OptionError("", f"column {taken[0]!r}: Cosmos DB writes a property of this name itself; rename it with schematize")
         if strange := unsupported(schema):
             raise OptionError("", f"{strange} has no place in JSON; cast it with schematize")
+
+    def phrase(self, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
+        """A query by columns of the rows. A text of JSON is one of Cosmos DB."""
+
+        def path(column: str) -> str:
+            return f"c[{json.dumps(self.own_id if column == 'id' else column)}]"
+
+        top = f"TOP {limit} " if limit and not count else ""
+        conditions = " AND ".join(f"{path(column)} = {json.dumps(text)}" for column, text in where.items())
+        parts = [
+            "SELECT VALUE COUNT(1) FROM c" if count else f"SELECT {top}* FROM c",
+            f"WHERE {conditions}" if conditions else "",
+            f"ORDER BY {path(newest)} DESC" if newest else "",
+        ]
+        return " ".join(filter(None, parts))
 
     def items(self, rows: pa.RecordBatch, names: list[str]) -> tuple[list[Item | None], dict[int, str]]:
         """The item of each row, None where there cannot be one, and why not."""

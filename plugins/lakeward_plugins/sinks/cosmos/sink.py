@@ -133,6 +133,33 @@ class CosmosSink:
             raise problem(error, self._where) from None
         return _table(found)
 
+    def endpoints(self) -> list[str]:
+        """The account, by its gateway: TCP port 443, and none of those of the direct mode (10250 to 10255)."""
+        return [self.endpoint]
+
+    def try_out(self) -> str:
+        """Create an item in a partition of its own and remove it."""
+        name = f"lakeward-doctor-{secrets.token_hex(4)}"
+        item: Any = name
+        for step in reversed(self._shape.partition_key):
+            item = {step: item}
+        try:
+            with understood(self._where):
+                container = self._container()
+                container.create_item(item | {"id": name})
+                container.delete_item(name, partition_key=name)
+        except Unhappy as error:
+            raise problem(error, self._where) from None
+        return f"created and removed an item in {self._where}"
+
+    def phrase(self, *, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
+        """A query for the number of items, or for the newest."""
+        return self._shape.phrase(count, where, newest, limit)
+
+    def facts(self) -> dict[str, str]:
+        """Which container it is."""
+        return {"place": self._where}
+
     def close(self) -> None:
         """Close connections that are kept open between requests, and forget what is written: the container may be another one next time."""
         self._held.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
-from collections.abc import Iterator
+import secrets
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Literal
@@ -133,6 +135,30 @@ class DatabricksSink:
         require_reading(sql)
         with self._sorted_errors():
             return self._warehouse.table(sql)
+
+    def endpoints(self) -> list[str]:
+        """The workspace."""
+        return [self._warehouse.address]
+
+    def try_out(self) -> str:
+        """Put a file into the volume and remove it; else insert no row, which needs the same permission as to insert one."""
+        with self._sorted_errors():
+            if self._folder:
+                path = f"{self._folder}/lakeward-doctor-{secrets.token_hex(4)}"
+                self._warehouse.upload(path, io.BytesIO(b"trial"))
+                self._warehouse.remove(path)
+            if self._described() is None:
+                return f"{f'wrote and removed a file in {self._folder}; ' if self._folder else ''}the table is not there yet"
+            self._warehouse.run(f"INSERT INTO {self._table.sql} SELECT * FROM {self._table.sql} WHERE false")
+        return f"{f'wrote and removed a file in {self._folder}, ' if self._folder else ''}inserted no row into {self._table}"
+
+    def phrase(self, *, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
+        """A query for the number of rows, or for the newest."""
+        return statements.newest_rows(self._table, count, where, newest, limit)
+
+    def facts(self) -> dict[str, str]:
+        """Which table it is."""
+        return {"place": str(self._table)}
 
     # -- delivery ------------------------------------------------------------------------------------------------------
 

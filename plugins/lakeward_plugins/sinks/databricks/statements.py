@@ -10,7 +10,7 @@ merge   A MERGE by key, in which the greater revision wins. Rows that are there 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lakeward_plugins.sinks.databricks.names import TableName, literal, quoted
 from lakeward_plugins.sinks.databricks.rows import marker
@@ -69,3 +69,15 @@ def upsert(table: TableName, columns: Sequence[Column], rows: str, keys: Sequenc
 def add_columns(table: TableName, columns: Sequence[Column]) -> str:
     """Those that the table lacks."""
     return f"ALTER TABLE {table.sql} ADD COLUMNS ({', '.join(f'{quoted(one.name)} {one.target}' for one in columns)})"
+
+
+def newest_rows(table: TableName, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
+    """How many rows have these texts, or those rows, with the greatest of a column first."""
+    conditions = " AND ".join(f"CAST({quoted(column)} AS STRING) = {literal(text)}" for column, text in where.items())
+    parts = [
+        f"SELECT {'count(*) AS n' if count else '*'} FROM {table.sql}",
+        f"WHERE {conditions}" if conditions else "",
+        f"ORDER BY {quoted(newest)} DESC NULLS LAST" if newest else "",
+        f"LIMIT {limit}" if limit and not count else "",
+    ]
+    return " ".join(filter(None, parts))

@@ -6,11 +6,12 @@ sequence number of the parcel. Before a parcel is appended, the table is asked w
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,6 +32,10 @@ from lakeward_plugins.sinks.delta.place import LOG, Place, short
 from lakeward_plugins.sinks.delta.shipping import can_ship, commit, upload
 from lakeward_plugins.sinks.delta.store import Store
 from lakeward_plugins.sinks.delta.upkeep import Upkeep
+
+if TYPE_CHECKING:  # it loads more of Arrow than a run needs
+    import pyarrow.dataset
+
 
 ATTEMPTS = 5  # commits lost to other writers in a row before the kernel's backoff takes over
 SECOND = timedelta(seconds=1)
@@ -115,6 +120,32 @@ class DeltaSink:
         self._fitting(schema if self.row_key or key < 0 else schema.remove(key), table)
         what = f"append to version {table.version()} of" if table else "make"
         return f"would {what} the Delta table {self._place.uri}"
+
+    def endpoints(self) -> list[str]:
+        """The folder, or the store."""
+        with self._place.sorted_errors():
+            return [self._place.local.as_uri() if self._place.local else self._place.store.address() if self._place.store else ""]
+
+    def try_out(self) -> str:
+        """In S3: write an empty object in the folder of the table and remove it."""
+        if not self._place.store:
+            return f"as the folder {self._place.uri} can"
+        with self._place.sorted_errors():
+            self._place.store.try_out(f".lakeward-doctor-{secrets.token_hex(4)}")
+        return f"wrote and removed an object in {self._place.uri}"
+
+    def stored(self) -> pyarrow.dataset.Dataset | pa.Table:
+        """The rows of the newest version."""
+        with self._place.sorted_errors():
+            table = self._place.load()
+            return table.to_pyarrow_dataset() if table else pa.table({})
+
+    def facts(self) -> dict[str, str | int]:
+        """Where the table is, its version, and of how many files it is."""
+        with self._place.sorted_errors():
+            table = self._place.load()
+            found: dict[str, str | int] = {"place": self._place.uri}
+            return found | ({"version": table.version(), "files": len(table.file_uris())} if table else {})
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Append the rows and the note in one commit, unless the note is there."""

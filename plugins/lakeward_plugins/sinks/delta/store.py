@@ -91,6 +91,15 @@ class Store:
                 return
         raise Refused(f"s3://{self.bucket}/{self.prefix}: {NO_CONDITION}")
 
+    def address(self) -> str:
+        """Of the store."""
+        return str(self._s3().meta.endpoint_url)
+
+    def try_out(self, name: str) -> None:
+        """Write an empty object of that name and remove it."""
+        self._s3().put_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}", Body=b"")
+        self._s3().delete_object(Bucket=self.bucket, Key=f"{self.prefix}/{name}")
+
     def has(self, name: str) -> bool:
         """Whether there is an object of that name."""
         from botocore.exceptions import ClientError

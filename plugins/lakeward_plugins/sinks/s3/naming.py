@@ -66,13 +66,17 @@ class Account:
     connect_timeout: timedelta
     timeout: timedelta
 
-    def client(self) -> Any:
-        """A fresh one, with credentials as they are now."""
-        for name, least in QUIET.items():
-            logging.getLogger(name).setLevel(max(least, logging.getLogger(name).getEffectiveLevel()))
+    def session(self) -> Any:
+        """A fresh one, with credentials as they are now, or as they are where AWS tools look."""
         names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
         secrets = {name: secret.reveal() for name, secret in zip(names, self.keys, strict=True) if secret}
-        session = boto3.session.Session(**secrets, region_name=self.region or None, profile_name=self.profile or None)
+        return boto3.session.Session(**secrets, region_name=self.region or None, profile_name=self.profile or None)
+
+    def client(self) -> Any:
+        """A fresh one of such a session."""
+        for name, least in QUIET.items():
+            logging.getLogger(name).setLevel(max(least, logging.getLogger(name).getEffectiveLevel()))
+        session = self.session()
         if found := session.get_credentials():
             for value in found.get_frozen_credentials()[:3]:
                 Secret(value or "", "the AWS chain")  # from now on `redact` knows it, wherever it came from

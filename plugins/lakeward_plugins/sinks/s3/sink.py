@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,14 +17,16 @@ from typing import Literal
 
 import botocore.exceptions as aws  # type: ignore[import-untyped]  # ships no types
 import pyarrow as pa
+import pyarrow.fs
 import pyarrow.parquet as pq
 from attrs import define, field
 
 from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, option
 from lakeward.partitions import require_columns, split
 from lakeward.secrets import Secret
-from lakeward_plugins.sinks.s3.answers import ODD, code, unhappy, unreached
+from lakeward_plugins.sinks.s3.answers import ODD, code, status, unhappy, unreached
 from lakeward_plugins.sinks.s3.naming import Account, filled, require_address, require_bucket, require_folder
+from lakeward_plugins.sinks.s3.reading import filesystem, objects
 from lakeward_plugins.sinks.s3.writing import Bucket, Content
 
 
@@ -100,6 +103,35 @@ class S3Sink:
                     raise
                 doubt = "; whether it may write there only the first parcel will show, as these credentials may not list the bucket"
         return f"would write Parquet objects ({self.compression}, {len(schema)} columns) to {self._folder}{doubt}"
+
+    def endpoints(self) -> list[str]:
+        """The store."""
+        with self._sorted_errors(self._folder):
+            return [str(self._open().client.meta.endpoint_url)]
+
+    def try_out(self) -> str:
+        """Write an empty object and remove it."""
+        key = self._key(f".lakeward-doctor-{secrets.token_hex(4)}")
+        with self._sorted_errors(f"s3://{self.bucket}/{key}"):
+            bucket = self._open()
+            bucket.client.put_object(Bucket=self.bucket, Key=key, Body=b"", **bucket.encryption)
+            try:
+                bucket.client.delete_object(Bucket=self.bucket, Key=key)
+            except aws.ClientError as error:
+                if status(error) != 403:
+                    raise
+                return f"wrote s3://{self.bucket}/{key}, which stays: these credentials may not remove, and need not"
+        return f"wrote and removed an object in {self._folder}"
+
+    def stored(self) -> tuple[pyarrow.fs.FileSystem, list[str]]:
+        """The objects that are there now. Needs `s3:ListBucket` and `s3:GetObject`."""
+        with self._sorted_errors(self._folder):
+            client = self._open().client
+            return filesystem(self._account, client), objects(client, self.bucket, self.prefix)
+
+    def facts(self) -> dict[str, str | int]:
+        """Where the objects are, and how many."""
+        return {"place": self._folder, "files": len(self.stored()[1])}
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Write the parcel's file under its name, or see that an earlier attempt did."""

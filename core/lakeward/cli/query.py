@@ -1,0 +1,134 @@
+"""`lakeward query`: look at what the sinks have."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lakeward.cli.logs import start_logging
+from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
+
+if TYPE_CHECKING:  # `lakeward query --help` must not pay for pyarrow
+    import pyarrow as pa
+
+EPILOG = """\b
+Examples:
+  lakeward query pipeline.yaml INFO                               of each sink: rows, columns, newest time, version
+  lakeward query pipeline.yaml --sink readings --count            how many rows
+  lakeward query pipeline.yaml --sink readings --city Oslo --limit 5    the five newest of a city
+  lakeward query pipeline.yaml "SELECT count(*) FROM readings"    files and Delta tables by the names of their sinks
+  lakeward query pipeline.yaml "SELECT sensor_id, avg(temperature) FROM data GROUP BY 1" --sink readings --csv
+
+\b
+SQL is DuckDB's for sinks that write files (parquet, archive, s3, delta), where `data` is the sink of --sink,
+and that of the database for others. Only statements that read are let through."""
+
+
+@click.command(short_help="Look at what the sinks have.", epilog=EPILOG)
+@pipeline_file
+@click.argument("sql", required=False)
+@click.option("--sink", metavar="NAME", help="Which sink to ask, when there are several.")
+@click.option("--count", is_flag=True, help="How many rows, instead of SQL.")
+@click.option("--city", metavar="NAME", help="Instead of SQL: only rows of this city; as --where city=NAME.")
+@click.option("--where", "wanted", multiple=True, metavar="COLUMN=TEXT", help="Instead of SQL: only rows with this text in a column.")
+@click.option("--limit", type=click.IntRange(0), help="Rows to show at most: instead of SQL the newest ones [default: 10]; 0 for all.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV.")
+@select_option
+@set_option
+@json_option
+def command(
+    file: Path, sql: str | None, sink: str | None, count: bool, city: str | None, wanted: tuple[str, ...], limit: int | None,
+    as_csv: bool, select: str | None, overrides: tuple[str, ...], as_json: bool,
+) -> None:  # fmt: skip
+    """Ask the sinks of FILE for what they have: SQL, INFO, or the newest rows. Nothing is changed."""
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json are two ways to print the same; give one of them")
+    chosen = [*([("city", city)] if city is not None else []), *map(_condition, wanted)]
+    if sql is not None and (count or chosen):
+        raise click.UsageError("--count, --city and --where make a query; give either them or SQL")
+    start_logging("text", "warning")
+    from lakeward.cli.asking import Lake
+    from lakeward.cli.running import planned
+    from lakeward.config import load
+
+    with planned(load(file, overrides), select) as (pipeline, _):
+        lake = Lake(pipeline)
+        if sql is not None and sql.strip().upper() == "INFO":
+            _tell(lake.information(sink), as_csv, as_json)
+        elif sql is not None:
+            rows = lake.query(sql, sink)
+            _tell(rows.slice(0, limit) if limit else rows, as_csv, as_json)
+        else:
+            _tell(lake.newest(sink, chosen, count=count, limit=10 if limit is None else limit), as_csv, as_json)
+
+
+def _condition(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is not COLUMN=TEXT", param_hint="--where")
+    return name, value
+
+
+def _tell(rows: pa.Table, as_csv: bool, as_json: bool) -> None:
+    from lakeward.secrets import redact
+
+    click.echo(redact(_lines(rows, as_csv, as_json)))
+
+
+def _lines(rows: pa.Table, as_csv: bool, as_json: bool) -> str:
+    """A name that comes twice, as a join gives it, has a number the second time."""
+    from lakeward.cli.table import table
+
+    names, found = _apart(rows.column_names), [column.to_pylist() for column in rows.columns]
+    values = list(zip(*found, strict=True))
+    if as_json:
+        import json
+
+        return json.dumps([dict(zip(names, map(_plain, row), strict=True)) for row in values], indent=2)
+    if as_csv:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([names, *([_text(value) for value in row] for row in values)])
+        return text.getvalue().rstrip("\n")
+    plain = ([value if isinstance(value, (int, float)) else _text(value) for value in map(_number, row)] for row in values)
+    return table(names, plain)
+
+
+def _apart(names: list[str]) -> list[str]:
+    seen: dict[str, int] = {}
+    apart = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        apart.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return apart
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say; numbers that it has no word for become text, as does what is no number."""
+    value = _number(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and value - value == 0):
+        return value
+    return _text(value)
+
+
+def _number(value: Any) -> Any:
+    """A sum of whole numbers comes as a decimal with many digits and none behind the point."""
+    return int(value) if isinstance(value, Decimal) and value.as_tuple().exponent == 0 else value
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)

@@ -1,0 +1,37 @@
+"""What is in the bucket, as Arrow reads it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow.fs
+
+from lakeward_plugins.sinks.s3.naming import Account
+
+
+def objects(client: Any, bucket: str, prefix: str) -> list[str]:
+    """Parquet objects below a prefix, as `bucket/key`; not those in folders whose names begin with _ or a dot."""
+    below = f"{prefix}/" if prefix else ""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=below)
+    keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
+    shown = [key for key in keys if key.endswith(".parquet") and not any(part[:1] in "._" for part in key.removeprefix(below).split("/"))]
+    return [f"{bucket}/{key}" for key in sorted(shown)]
+
+
+def filesystem(account: Account, client: Any) -> pyarrow.fs.S3FileSystem:
+    """The store as Arrow sees it, with the credentials and the address of a client of the AWS library."""
+    found = account.session().get_credentials()
+    keys = found.get_frozen_credentials() if found else None
+    scheme, _, address = client.meta.endpoint_url.partition("://")
+    return pyarrow.fs.S3FileSystem(
+        access_key=keys.access_key if keys else None,
+        secret_key=keys.secret_key if keys else None,
+        session_token=keys.token if keys else None,
+        anonymous=keys is None,
+        region=client.meta.region_name,
+        scheme=scheme,
+        endpoint_override=None if address.endswith(".amazonaws.com") else address,
+        connect_timeout=account.connect_timeout.total_seconds(),
+        request_timeout=account.timeout.total_seconds(),
+        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=3),
+    )
