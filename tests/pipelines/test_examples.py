@@ -47,6 +47,7 @@ def run(folder: Path, name: str) -> str:
 
 def test_every_example_is_tested_here() -> None:
     tested = {"environmental", "older_options", "backfill", "alerts", "s3", "lake", "databricks", "cosmos"}
+    tested |= {"databricks_stages", "s3_by_type", "delta", "environmental_s3"}
     assert {path.stem for path in EXAMPLES.glob("*.yaml")} == tested
 
 
@@ -198,3 +199,78 @@ def test_the_demo_accounts_for_every_row_and_runs_again(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stdout + ran.stderr
         assert "Every row is accounted for." in ran.stdout
         assert re.search(r"still exact +0\b", ran.stdout), ran.stdout
+
+
+def in_buckets(s3: S3Server, monkeypatch: pytest.MonkeyPatch, shape: str, stages: tuple[str, ...]) -> dict[str, str]:
+    """New buckets of a shape for these stages, by stage, and the environment that names them."""
+    prefix = s3.bucket()
+    settings = {"AWS_ACCESS_KEY_ID": s3.access_key_id, "AWS_SECRET_ACCESS_KEY": s3.secret_access_key, "S3_ENDPOINT": s3.url}
+    for name, value in (ALONE | settings | {"S3_PREFIX": prefix, "S3_REGION": "us-east-1"}).items():
+        monkeypatch.setenv(name, value)
+    buckets = {stage: shape.format(prefix, stage) for stage in stages}
+    for bucket in buckets.values():
+        s3.client().create_bucket(Bucket=bucket)
+    return buckets
+
+
+def run_selected(folder: Path, name: str, stages: tuple[str, ...]) -> None:
+    """Each pipeline type from the first row on."""
+    for stage in stages:
+        state = ["--state-dir", str(folder / "state" / f"{name}-{stage}")]
+        report = json.loads(lakeward(folder, "run", str(EXAMPLES / name), "--once", "--finish", "--select", stage, *state, "--json"))
+        assert report["run"]["read"] == 3000
+
+
+def test_databricks_stages_go_into_five_tables(folder: Path, databricks: DatabricksServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = databricks.schema()
+    settings = {"HOST": databricks.url, "HTTP_PATH": databricks.http_path, "TOKEN": databricks.token, "DATABASE": schema}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DATABRICKS_{name}", value)
+    monkeypatch.setenv("GPS_FUZZ_KEY", "0123456789abcdef0123456789abcdef")
+    stages = ("raw", "schematized", "filtered", "aggregated", "emergency")
+    run_selected(folder, "databricks_stages.yaml", stages)
+    found = {stage: databricks.table(f"{schema}.readings_{number}_{stage}") for number, stage in enumerate(stages)}
+    raw, filtered = found["raw"].to_pandas().set_index("id"), found["filtered"].to_pandas().set_index("reading_id")
+    usable = raw[raw["temperature"].between(-50, 150, inclusive="neither") & raw["humidity"].notna()]
+    assert len(raw) == found["schematized"].num_rows == 3000
+    assert list(filtered.index) == list(usable.index)
+    assert (filtered["latitude"] != usable["latitude"]).all()
+    assert sum(found["aggregated"]["record_count"].to_pylist()) == 3000
+    assert {"RAISE", "CLEAR"} <= set(found["emergency"]["event"].to_pylist())
+
+
+def test_s3_by_type_goes_into_four_buckets(folder: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = ("raw", "schematized", "aggregated", "emergency")
+    buckets = in_buckets(s3, monkeypatch, "{}-databricks-{}-us-east-1", stages)
+    run_selected(folder, "s3_by_type.yaml", stages)
+    found = {stage: s3.table(bucket, f"{stage}/") for stage, bucket in buckets.items()}
+    assert sorted(found["raw"]["id"].to_pylist()) == sorted(found["schematized"]["reading_id"].to_pylist()) == list(range(1, 3001))
+    assert sum(found["aggregated"]["record_count"].to_pylist()) == 3000
+    assert {"RAISE", "CLEAR"} <= set(found["emergency"]["event"].to_pylist())
+
+
+def test_environmental_s3_fills_five_buckets(folder: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    buckets = in_buckets(s3, monkeypatch, "{}-{}-data-us-east-1", ("raw", "validated", "anomalies", "schematized", "aggregated"))
+    run(folder, "environmental_s3.yaml")
+    found = {stage: s3.table(bucket) for stage, bucket in buckets.items()}
+    with closing(sqlite3.connect(folder / "sensor.db")) as database:
+        flagged = {row[0] for row in database.execute("SELECT id FROM sensor_readings WHERE anomaly_flag = 1")}
+    assert sorted(found["raw"]["id"].to_pylist()) == list(range(1, 3001))
+    assert set(found["anomalies"]["id"].to_pylist()) == flagged
+    assert sorted(found["validated"]["id"].to_pylist()) == sorted(found["schematized"]["reading_id"].to_pylist())
+    assert found["validated"].num_rows == sum(found["aggregated"]["record_count"].to_pylist()) == 3000 - len(flagged)
+
+
+@pytest.mark.parametrize("where", ["folder", "s3"])
+def test_delta_appends_every_row_and_can_be_asked(folder: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    if where == "s3":
+        settings = {"AWS_ACCESS_KEY_ID": s3.access_key_id, "AWS_SECRET_ACCESS_KEY": s3.secret_access_key, "S3_ENDPOINT": s3.url}
+        for name, value in (ALONE | settings | {"TABLE_PATH": f"s3://{s3.bucket()}/delta/readings", "AWS_REGION": "us-east-1"}).items():
+            monkeypatch.setenv(name, value)
+    else:
+        monkeypatch.setenv("TABLE_PATH", str(folder / "lake" / "readings"))
+    run(folder, "delta.yaml")
+    asked = lakeward(folder, "query", str(EXAMPLES / "delta.yaml"), "SELECT count(*) AS n, sum(id) AS total FROM readings", "--json")
+    assert json.loads(asked) == [{"n": 3000, "total": 3000 * 3001 // 2}]
+    steps = json.loads(lakeward(folder, "doctor", str(EXAMPLES / "delta.yaml"), "--json"))
+    assert steps["ok"] is True
