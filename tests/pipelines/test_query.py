@@ -17,7 +17,7 @@ from s3_server import ALONE, S3Server
 
 import commands
 
-CITIES = ("Oslo", "Rome", "L'A\"quila")
+CITIES = ("Oslo", "Rome", "São /_x41_ L'A\"quila")
 ROWS = 90
 FILES = """
 name: asked

@@ -10,14 +10,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-from urllib.parse import unquote
 
 import pyarrow as pa
 from attrs import field, frozen
 
 from lakeward.components import ROW, Sink
 from lakeward.errors import LakewardError, Refused, Retry
-from lakeward.partitions import NULL, encoded
+from lakeward.partitions import EMPTY, NULL, encoded
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,6 +34,8 @@ CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
 }  # fmt: skip
 LAST = ("SET TimeZone = 'UTC'", "SET enable_progress_bar = false", "SET lock_configuration = true")
+ESCAPED = re.compile(rb"_x([0-9A-F]{2})_")
+"""A byte in the name of a folder, as `lakeward.partitions.encoded` writes it."""
 TIMES = ("timestamp", "time", "window_end", "event_time", "ts")
 """Names of columns that say when a row is from, if none has the type of a time."""
 
@@ -221,8 +222,8 @@ def _values(name: str, folders: Sequence[pa.Field[Any]]) -> pyarrow.dataset.Expr
 
 def _value(text: str, kind: pa.DataType) -> Any:
     """The text in the name of a folder as it was before it was encoded."""
-    plain = unquote("" if text == "=" else text.replace("=", "%"))
-    return pa.scalar(plain).cast(kind)
+    bytes_ = ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), b"" if text == EMPTY else text.encode())
+    return pa.scalar(bytes_.decode()).cast(kind)
 
 
 def _asked(sql: str, tables: Mapping[str, pyarrow.dataset.Dataset]) -> pa.Table:
