@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -85,8 +86,21 @@ class TakenTwice:
         output: pa.RecordBatch | Mapping[str, pa.RecordBatch] = self._transform.apply(batch)
         return output
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transform, name)
+    # written out: from Python 3.12 on, `isinstance(_, Stateful)` does not ask `__getattr__`
+
+    def state(self) -> bytes:
+        """That of the newest copy."""
+        state: bytes = self._transform.state()
+        return state
+
+    def restore(self, state: bytes) -> None:
+        """Into the newest copy."""
+        self._transform.restore(state)
+
+    def finish(self, watermark: datetime) -> pa.RecordBatch | Mapping[str, pa.RecordBatch]:
+        """What the newest copy gives in the end."""
+        output: pa.RecordBatch | Mapping[str, pa.RecordBatch] = self._transform.finish(watermark)
+        return output
 
 
 def held_by(transform: Transform) -> list[pa.RecordBatch]:

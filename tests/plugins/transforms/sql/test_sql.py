@@ -97,7 +97,8 @@ expressions = st.recursive(
     lambda inner: st.one_of(
         st.builds("({} {} {})".format, inner, st.sampled_from(["+", "-", "*", "/", "||", "<", "=", "AND", "IS DISTINCT FROM"]), inner),
         st.builds("CASE WHEN {} THEN {} ELSE {} END".format, inner, inner, inner),
-        st.builds("{}({})".format, st.sampled_from(["abs", "upper", "length", "coalesce", "typeof", "NOT"]), inner),
+        st.builds("{}({})".format, st.sampled_from(["abs", "upper", "length", "coalesce", "typeof"]), inner),
+        st.builds("(NOT {})".format, inner),
         st.builds("{}({} AS {})".format, st.sampled_from(["CAST", "TRY_CAST"]), inner, st.sampled_from(["INT", "DOUBLE", "VARCHAR"])),
     ),
     max_leaves=5,
