@@ -274,3 +274,11 @@ def test_delta_appends_every_row_and_can_be_asked(folder: Path, s3: S3Server, mo
     assert json.loads(asked) == [{"n": 3000, "total": 3000 * 3001 // 2}]
     steps = json.loads(lakeward(folder, "doctor", str(EXAMPLES / "delta.yaml"), "--json"))
     assert steps["ok"] is True
+
+
+@pytest.mark.parametrize("name", ["s3.yaml", "lake.yaml", "s3_by_type.yaml", "delta.yaml", "environmental_s3.yaml"])
+def test_aws_itself_needs_no_address(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv("S3_ENDPOINT", raising=False)
+    for variable, value in {"BUCKET": "lake", "S3_PREFIX": "acme", "S3_REGION": "us-west-2", "AWS_REGION": "us-west-2"}.items():
+        monkeypatch.setenv(variable, value)
+    assert json.loads(lakeward(folder, "explain", str(EXAMPLES / name), "--json"))["source"]["use"] == "sqlite"
