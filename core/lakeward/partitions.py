@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from attrs import frozen
 
-from lakeward.errors import Refused
+from lakeward.errors import Refused, Rejected
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """What Hive, and all that read its layout, call a missing value."""
@@ -49,8 +49,11 @@ def require_columns(schema: pa.Schema, columns: Sequence[str]) -> None:
         raise Refused("partition_by: every column is in it, so nothing would be left for the files; leave one out")
 
 
-def split(rows: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Partition]:
-    """The rows of each partition, in their order; partitions in the order of their folders. Raises Refused."""
+def split(rows: pa.RecordBatch, columns: Sequence[str], longest: int | None = None) -> Iterator[Partition]:
+    """The rows of each partition, in their order; partitions in the order of their folders.
+
+    Raises Refused, and Rejected for rows whose folder would have a name of more than `longest` letters, before the first one.
+    """
     from lakeward.grouping import group_codes, plain_types
 
     require_columns(rows.schema, columns)
@@ -62,6 +65,9 @@ def split(rows: pa.RecordBatch, columns: Sequence[str]) -> Iterator[Partition]:
     order, rest = np.argsort(codes, kind="stable"), rows.drop_columns(list(columns))
     ends = np.cumsum(np.bincount(codes, minlength=len(keys))).tolist()
     folders = [folder(columns, values) for values in keys]
+    if long := [place for place, name in enumerate(folders) if longest and any(len(step) > longest for step in name.split("/"))]:
+        where = np.flatnonzero(np.isin(codes, long)).tolist()
+        raise Rejected(f"partition_by: a value is too long for the name of a folder, which may have {longest} letters", where)
     for place in sorted(range(len(keys)), key=folders.__getitem__):
         own = order[ends[place - 1] if place else 0 : ends[place]]
         yield Partition(folders[place], keys[place], rest.take(pa.array(own, pa.int64())))

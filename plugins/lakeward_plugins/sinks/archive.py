@@ -124,6 +124,8 @@ class ArchiveSink:
         except BaseException:  # on a full disk every byte counts
             for one in grown:
                 one.part.unlink(missing_ok=True)
+            self._folders.clear()  # one may have been removed, and parts that were counted are not there
+            self._parts.clear()
             raise
         for folder in {self._base(name).parent for name in places}:  # on a retry too: the first attempt may have ended before this line
             sync(folder)

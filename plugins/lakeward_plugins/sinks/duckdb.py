@@ -99,7 +99,8 @@ class DuckDBSink:
                 )
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
-            newer = f" AND s.{_quoted(self.revision)} > t.{_quoted(self.revision)}" if self.revision else ""
+            revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
+            newer = f" AND (t.{revision} IS NULL OR s.{revision} > t.{revision})" if self.revision else ""
             database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same}{newer}")
             database.execute(
                 f"INSERT INTO {table} BY NAME SELECT * FROM _new AS s WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"

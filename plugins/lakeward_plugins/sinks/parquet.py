@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links
 
+LONGEST = 255  # letters of a name, in most file systems
+MADE_OF = "lakeward_parcel"  # the sha256 of the parcel, in the file of a partition
+
 
 @define
 class ParquetSink:
@@ -83,23 +86,26 @@ class ParquetSink:
             return Receipt(str(target), {"bytes": target.stat().st_size})
 
     def _deliver_partitions(self, parcel: Parcel) -> Receipt:
-        """A retry writes all again, over what is there: the same rows under the same names."""
+        """A retry passes over what is there already, if it was made from this parcel."""
         import pyarrow as pa  # they are for those who partition
         import pyarrow.parquet as pq
 
         size = 0
         with _sorted_errors(self.path):
             self._make_folder()
-            for partition in split(parcel.table(), self.partition_by):
+            for partition in split(parcel.table(), self.partition_by, LONGEST):
                 folder = self.path.absolute() / partition.folder
                 make_folder(folder)
-                part = folder / f".{parcel.token.name}.part"
-                texts = [one.name for one in partition.rows.schema if pa.types.is_string(one.type)]
-                table = pa.Table.from_batches([partition.rows])
-                pq.write_table(table, part, compression=self.compression, use_dictionary=texts or False)  # type: ignore[arg-type]  # a list of names is allowed as well
-                sync(part)
-                size += part.stat().st_size
-                part.rename(folder / f"{parcel.token.name}.parquet")
+                part, target = folder / f".{parcel.token.name}.part", folder / f"{parcel.token.name}.parquet"
+                if not _made_of(target, parcel):
+                    texts = [one.name for one in partition.rows.schema if pa.types.is_string(one.type)]
+                    table = pa.Table.from_batches([partition.rows])
+                    with pq.ParquetWriter(part, table.schema, compression=self.compression, use_dictionary=texts or False) as writer:  # type: ignore[arg-type]  # a list of names is allowed as well
+                        writer.write_table(table)
+                        writer.add_key_value_metadata({MADE_OF: parcel.sha256})
+                    sync(part)
+                    part.rename(target)
+                size += target.stat().st_size
                 sync(folder)
         return Receipt(str(self.path), {"bytes": size})
 
@@ -125,6 +131,17 @@ def _there(target: Path, parcel: Parcel) -> bool:
             f"{target} is there already with other content (sha256 {found[:12]}, not {parcel.sha256[:12]}); "
             "give this sink a folder of its own, or move that file away if it was damaged"
         )
+    return True
+
+
+def _made_of(target: Path, parcel: Parcel) -> bool:
+    """Whether a partition of this parcel is there. Refused when it is one of another parcel."""
+    import pyarrow.parquet as pq
+
+    if not os.path.lexists(target):
+        return False
+    if (pq.read_metadata(target).metadata or {}).get(MADE_OF.encode()) != parcel.sha256.encode():
+        raise Refused(f"{target} is there already with other content; give this sink a folder of its own, or move that file away")
     return True
 
 

@@ -90,9 +90,10 @@ class SqliteSink:
         """Insert the rows and note the parcel in one transaction, unless it is noted."""
         token = parcel.token
         name, rows = _text(f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}"), parcel.table()
+        stored = _storable(rows)  # all of them: a value that is rejected is told by its place in the parcel
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
-        stored = _storable(rows)
+            stored = _storable(rows)
         with self._transaction(stored) as run:
             run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER)")
             there = bool(run(f"SELECT 1 FROM main.{NOTES} WHERE id = {name} AND number >= {token.number}").num_rows)
@@ -113,7 +114,8 @@ class SqliteSink:
                 run(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)}")
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
-            newer = f" AND s.{_quoted(self.revision)} > t.{_quoted(self.revision)}" if self.revision else ""
+            revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
+            newer = f" AND (t.{revision} IS NULL OR s.{revision} > t.{revision})" if self.revision else ""
             key, of_it = _quoted(f"{self.table}_key"), ", ".join(map(_quoted, self.upsert_by))
             run(f"CREATE INDEX IF NOT EXISTS main.{key} ON {_quoted(self.table)} ({of_it})")
             run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same}{newer})")

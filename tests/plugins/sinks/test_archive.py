@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -189,6 +190,16 @@ def test_what_a_failed_attempt_left_undone_is_done_by_the_next(folder: Path, par
     assert not [name for name in names(folder) if name.endswith(".part")]
     assert ArchiveSink(folder).deliver(parcel).details["grown"] == 3
     assert temperatures(folder) == [n / 8 for n in range(6)]
+
+
+def test_a_folder_that_was_removed_while_the_sink_ran_is_made_anew(folder: Path, parcel_of: Any) -> None:
+    sink = ArchiveSink(folder)
+    sink.deliver(parcel_of(readings(0)))
+    shutil.rmtree(folder)
+    with pytest.raises(Retry, match="No such file or directory"):
+        sink.deliver(parcel_of(readings(6), 2))
+    assert sink.deliver(parcel_of(readings(6), 2)).details["grown"] == 6
+    assert temperatures(folder) == [n / 8 for n in range(6, 12)]
 
 
 KILLED = """

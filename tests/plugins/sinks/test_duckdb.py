@@ -59,6 +59,12 @@ def test_of_each_window_the_greatest_revision_stays(tmp_path):
     assert sorted(read(tmp_path)) == [("a", 2, 1.5), ("b", 3, 2.5), ("c", 1, 7.0)]
 
 
+def test_rows_from_before_there_were_revisions_are_replaced(tmp_path):
+    deliver(tmp_path, pa.record_batch({"window_id": ["a", "b"], "mean": [1.0, 2.0]}), 1, upsert_by=["window_id"])
+    deliver(tmp_path, windows(("a", 1, 1.5), ("c", 1, 7.0)), 2, **WINDOWS)
+    assert sorted(read(tmp_path, "SELECT window_id, mean, revision FROM readings")) == [("a", 1.5, 1), ("b", 2.0, None), ("c", 7.0, 1)]
+
+
 def test_a_row_without_a_key_is_rejected_and_nothing_is_written(tmp_path):
     rows = pa.record_batch({"window_id": ["a", None], "revision": [1, 1]})
     with pytest.raises(Rejected, match="has no key, or no revision") as caught:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakeward import OptionError, Parcel, Refused, Retry
+from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.testing import SinkContract, make_parcel
 from lakeward_plugins.sinks.parquet import ParquetSink
 
@@ -257,6 +257,25 @@ def test_each_partition_is_a_file_in_a_folder_of_its_name_and_a_retry_writes_the
     assert found == [("London", 1), ("a_x20_b", 2), (None, 3), ("London", 4)]
 
 
+def test_a_partition_of_another_parcel_of_the_same_name_is_kept(tmp_path):
+    """As when a state directory was copied to another machine and both write to one folder."""
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    sink.deliver(make_parcel(tmp_path / "spool", CITIES))
+    before = {path: path.read_bytes() for path in tmp_path.glob("out/*/*")}
+    with pytest.raises(Refused, match="is there already with other content; give this sink a folder of its own"):
+        sink.deliver(make_parcel(tmp_path / "other", CITIES.slice(1)))
+    assert {path: path.read_bytes() for path in tmp_path.glob("out/*/*")} == before
+
+
 def test_a_column_that_cannot_name_a_folder_is_refused_beforehand(tmp_path):
     with pytest.raises(Refused, match="partition_by: the rows have no column 'town'"):
         ParquetSink(tmp_path / "out", partition_by=["town"]).probe(CITIES.schema)
+
+
+def test_a_value_that_no_folder_can_have_as_its_name_costs_its_own_rows(tmp_path):
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    rows = pa.record_batch({"city": ["a", "°" * 26, "b", "°" * 26], "n": [1, 2, 3, 4]})
+    with pytest.raises(Rejected, match="partition_by: a value is too long") as caught:
+        sink.deliver(make_parcel(tmp_path / "spool", rows))
+    assert caught.value.rows == (1, 3)
+    assert not list(tmp_path.glob("out/*"))

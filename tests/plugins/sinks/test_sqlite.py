@@ -74,6 +74,12 @@ def test_of_each_window_the_greatest_revision_stays(tmp_path):
     assert sorted(read(tmp_path)) == [("a", 2, 1.5), ("b", 3, 2.5), ("c", 1, 7.0)]
 
 
+def test_rows_from_before_there_were_revisions_are_replaced(tmp_path):
+    deliver(tmp_path, pa.record_batch({"window_id": ["a", "b"], "mean": [1.0, 2.0]}), 1, upsert_by=["window_id"])
+    deliver(tmp_path, windows(("a", 1, 1.5), ("c", 1, 7.0)), 2, **WINDOWS)
+    assert sorted(read(tmp_path, "SELECT window_id, mean, revision FROM readings")) == [("a", 1.5, 1), ("b", 2.0, None), ("c", 7.0, 1)]
+
+
 def test_a_row_without_a_key_is_rejected_and_nothing_is_written(tmp_path):
     rows = pa.record_batch({"window_id": ["a", None], "revision": [1, 1]})
     with pytest.raises(Rejected, match="has no key, or no revision") as caught:
@@ -168,6 +174,13 @@ def test_a_value_that_would_change_is_rejected_with_its_row(tmp_path, column, ro
     with pytest.raises(Rejected, match="column 'x'") as caught:
         deliver(tmp_path, pa.record_batch({"x": column}))
     assert caught.value.rows == rows
+
+
+def test_a_value_that_would_change_is_told_by_its_place_in_the_parcel_whatever_it_replaces(tmp_path):
+    rows = windows(("a", 1, 1.0), ("a", 2, 2.0), ("b", 1, float("nan")), ("c", 1, 3.0))
+    with pytest.raises(Rejected, match="column 'mean'") as caught:
+        deliver(tmp_path, rows, **WINDOWS)
+    assert caught.value.rows == (2,)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):

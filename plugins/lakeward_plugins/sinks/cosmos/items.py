@@ -96,14 +96,15 @@ class Shape:
 def namer(parcel: Parcel) -> Callable[[pa.RecordBatch, int], list[str]]:
     """Gives the ids of rows from a place of the parcel on.
 
-    An id says which row it is: life of the state, pipeline, sink and origin (digest), epoch, row key. Where rows have no key, or two have
-    the same, it is the place in the parcel: that is the same on every retry, too.
+    An id says which row of which parcel it is: life of the state, pipeline, sink and origin (digest), epoch, sequence number, row key. The
+    key alone would not do: a row that a transform held back leaves under the origin and epoch of a later batch, where another row has the
+    same key. Where rows have no key, or two have the same, it is the place in the parcel: that is the same on every retry, too.
     """
     token = parcel.token
     who = hashlib.blake2b("\0".join((token.pipeline, token.sink, parcel.origin)).encode("utf-8", "surrogateescape"), digest_size=8)
     start = f"{token.life}-{who.hexdigest()}-{token.epoch}"
     if _has_own_keys(parcel):
-        return lambda rows, first: [f"{start}-{key}" for key in rows.column(ROW).to_pylist()]
+        return lambda rows, first: [f"{start}-{token.sequence}-{key}" for key in rows.column(ROW).to_pylist()]
     part = f".{token.part[0]}" if token.part else ""
     return lambda rows, first: [f"{start}-b{token.sequence}{part}-{place}" for place in range(first, first + rows.num_rows)]
 

@@ -143,22 +143,28 @@ class Place:
 
 
 def _link(source: Path, target: Path, sha256: str) -> None:
+    while not _is_there(source, target, sha256):
+        try:
+            os.link(source, target)  # the content is synced already
+        except FileExistsError:  # another instance has the same parcel in hand
+            continue
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            _write(source.read_bytes(), target)
+    os.utime(target)  # a parcel may have waited for weeks: whoever removes old files that no commit names must not take it for one
+    sync(target.parent)  # also when it was there: an earlier attempt may have ended before this line
+
+
+def _is_there(source: Path, target: Path, sha256: str) -> bool:
     with suppress(FileNotFoundError):
         if target.samefile(source):
-            return
+            return True
         with target.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                return
+                return True
         target.unlink()  # of an attempt that ended early: no commit names it yet
-    try:
-        os.link(source, target)  # the content is synced already
-    except FileExistsError:  # another instance has the same parcel in hand
-        _link(source, target, sha256)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        _write(source.read_bytes(), target)
-    sync(target.parent)
+    return False
 
 
 def _write(content: bytes, target: Path) -> None:

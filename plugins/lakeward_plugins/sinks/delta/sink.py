@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -234,12 +233,11 @@ class DeltaSink:
         properties = CommitProperties(app_transactions=[note], max_commit_retries=retries)
         if table:
             table.update_incremental()
-        batches, writer = parcel.batches(), WriterProperties(compression=COMPRESSIONS[self.compression])
-        if self.upsert_by:
-            batches = iter([newest(parcel.table(), self.upsert_by, self.revision)])
-        first = next(batches)
-        rows = fitted(chain([first], batches), stored, misfits)
+        rows, writer = fitted(parcel.batches(), stored, misfits), WriterProperties(compression=COMPRESSIONS[self.compression])
         try:
+            if self.upsert_by:  # of rows that fit: their places are still those in the parcel
+                whole = pa.Table.from_batches(rows, stored).combine_chunks().to_batches()[0]
+                rows = iter([newest(whole, self.upsert_by, self.revision)])
             if table and self.upsert_by:
                 merge(next(rows), table, self.upsert_by, self.revision, properties, writer)
             else:
@@ -254,7 +252,7 @@ class DeltaSink:
                     writer_properties=writer,
                     storage_options=None if table else self._place.options(),
                 )
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError, pa.ArrowException) as error:
             if misfits:
                 raise misfits[0] from None
             if table is None and self._place.load():

@@ -46,6 +46,11 @@ class Store:
     _session: Any = field(init=False, default=None, repr=False)
     _client: Any = field(init=False, default=None, repr=False)
 
+    @property
+    def _endpoint(self) -> str:
+        """Of a store that is not AWS, from the options or the environment; empty for AWS."""
+        return self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+
     def options(self) -> dict[str, str]:
         """What delta-rs must know.
 
@@ -53,7 +58,7 @@ class Store:
         met by itself: delta-rs says that another writer delivers for this sink, and the next look at the table finds the note.
         """
         key, secret, token = self._credentials()
-        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        endpoint = self._endpoint
         known = {
             "aws_access_key_id": key, "aws_secret_access_key": secret, "aws_session_token": token,
             "aws_region": self.region or self._open().region_name or "us-east-1",
@@ -78,7 +83,7 @@ class Store:
         """
         from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # ships no types
 
-        if self._checked or not self.endpoint_url:  # AWS has them
+        if self._checked or not self._endpoint:  # AWS has them
             return
         for _ in range(2):  # the second finds what the first wrote
             try:
@@ -150,10 +155,10 @@ class Store:
                 connect_timeout=5,
                 read_timeout=self.timeout,
                 retries={"total_max_attempts": 1},
-                s3={"addressing_style": "path"} if self.endpoint_url else None,
+                s3={"addressing_style": "path"} if self._endpoint else None,
                 request_checksum_calculation="when_required",
             )
-            self._client = self._open().client("s3", endpoint_url=self.endpoint_url or None, config=config)
+            self._client = self._open().client("s3", endpoint_url=self._endpoint or None, config=config)
         return self._client
 
 

@@ -30,11 +30,15 @@ DAY = 86_400
 
 def is_current(log: Path, version: int) -> bool:
     """Whether the versions after this one are all still there, if there are any: only those before a checkpoint are ever removed."""
+    return _file(log, version).exists() and _checkpoint(log) <= version
+
+
+def _checkpoint(log: Path) -> int:
+    """The newest version that readers may begin with."""
     try:
-        checkpoint = json.loads((log / "_last_checkpoint").read_bytes())["version"]
+        return int(json.loads((log / "_last_checkpoint").read_bytes())["version"])
     except (OSError, ValueError, KeyError):
-        checkpoint = 0
-    return _file(log, version).exists() and checkpoint <= version
+        return 0
 
 
 def append(log: Path, version: int, note: Transaction, adds: Sequence[AddAction], name: str) -> int:
@@ -58,6 +62,8 @@ def append(log: Path, version: int, note: Transaction, adds: Sequence[AddAction]
                 _require_no_conflict(_file(log, candidate), note)
             else:
                 sync(log)
+                if _checkpoint(log) >= candidate:  # the log may have been cut off while we were at it: then nobody reads this version
+                    raise CommitFailedError("a checkpoint was made in the meantime; whether it has this commit only a look can say")
                 return candidate
     finally:
         temporary.unlink(missing_ok=True)

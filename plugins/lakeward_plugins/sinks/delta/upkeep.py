@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from datetime import timedelta
+from urllib.parse import unquote
 
 from attrs import define, field
 from deltalake import DeltaTable
@@ -42,6 +44,7 @@ class Upkeep:
             if self.every and version // self.every != before // self.every:
                 self._compact(table, version // self.every, place)
             table.create_checkpoint()
+            place.sync_commits(range(table.version(), table.version() + 1))  # or a power cut leaves one that nobody can read
         except CommitFailedError as error:
             log.info("%s: files are made larger another time, as other writers were first: %s", place.uri, short(error))
         except Exception as error:  # noqa: BLE001  # whatever the libraries raise: the rows are in
@@ -59,8 +62,22 @@ class Upkeep:
         compact(table, place, SMALL if number % 10 else LARGE)
         table.update_incremental()  # files that the table is not known to have would be removed
         if time.monotonic() - self._vacuumed > min(DAY, self.keep_removed).total_seconds():
-            hours = int(self.keep_removed / timedelta(hours=1))
-            table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+            self._vacuum(table, place)
             self._vacuumed = time.monotonic()
         table.update_incremental()
         place.sync_commits(range(known + 1, table.version() + 1))
+
+    def _vacuum(self, table: DeltaTable, place: Place) -> None:
+        """Remove old files that no version names; of those that cannot be the table's, such as another table below this one, none is."""
+        hours, columns = int(self.keep_removed / timedelta(hours=1)), table.metadata().partition_columns
+        old = table.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
+        if others := [path for path in old if not _may_be_of(columns, path)]:
+            told = f"{place.uri} is a folder for one table, but {others[0]} is in it"
+            log.warning("%s; files of attempts that failed stay there until it is moved away", told)
+        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=not others)
+
+
+def _may_be_of(columns: Sequence[str], path: str) -> bool:
+    *folders, name = path.split("/")
+    begins = all(unquote(folder).startswith(f"{column}=") for folder, column in zip(folders, columns, strict=False))
+    return len(folders) == len(columns) and begins and name.endswith((".parquet", ".part", ".bin"))

@@ -10,12 +10,16 @@ from lakeward_plugins.sinks.s3.naming import Account
 
 
 def objects(client: Any, bucket: str, prefix: str) -> list[str]:
-    """Parquet objects below a prefix, as `bucket/key`; not those in folders whose names begin with _ or a dot."""
+    """Parquet objects below a prefix, as `bucket/key`; not those in folders that begin with _ or a dot, but for `_day=2026-01-31`."""
     below = f"{prefix}/" if prefix else ""
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=below)
     keys = [one["Key"] for page in pages for one in page.get("Contents", [])]
-    shown = [key for key in keys if key.endswith(".parquet") and not any(part[:1] in "._" for part in key.removeprefix(below).split("/"))]
+    shown = [key for key in keys if key.endswith(".parquet") and not any(map(_is_hidden, key.removeprefix(below).split("/")))]
     return [f"{bucket}/{key}" for key in sorted(shown)]
+
+
+def _is_hidden(name: str) -> bool:
+    return name[:1] in "._" and not (name.startswith("_") and "=" in name)
 
 
 def filesystem(account: Account, client: Any) -> pyarrow.fs.S3FileSystem:

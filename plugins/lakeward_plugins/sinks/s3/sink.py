@@ -21,7 +21,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from attrs import define, field
 
-from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, option
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, option
 from lakeward.partitions import require_columns, split
 from lakeward.secrets import Secret
 from lakeward_plugins.sinks.s3.answers import ODD, code, status, unhappy, unreached
@@ -138,8 +138,14 @@ class S3Sink:
         key, size, there = "", 0, True
         for content in self._partitions(parcel) if self.partition_by else self._whole(parcel):
             key = content.key
-            with self._sorted_errors(f"s3://{self.bucket}/{key}"):
-                there = not self._open().write_once(content) and there
+            try:
+                with self._sorted_errors(f"s3://{self.bucket}/{key}"):
+                    there = not self._open().write_once(content) and there
+            except Rejected as error:
+                if not size:
+                    raise
+                todo = "other partitions of the parcel are there, so it cannot be sent in smaller parts; let the store take it"
+                raise Refused(f"{error}; {todo}") from None
             size += content.size
         return Receipt(f"s3://{self.bucket}/{key}", {"bytes": size, "already_there": there})
 

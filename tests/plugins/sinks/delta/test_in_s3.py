@@ -213,7 +213,8 @@ def test_a_store_that_has_no_conditional_writes_is_refused(s3, bucket, sink_of, 
     assert [key for key in s3.objects(bucket) if key.endswith(".parquet")] == []
 
 
-def test_a_store_that_ignores_the_condition_is_refused(alone):
+@pytest.mark.parametrize("by", ["option", "AWS_ENDPOINT_URL"])
+def test_a_store_that_ignores_the_condition_is_refused(alone, monkeypatch, by):
     """It says 200 to each write, as some do."""
 
     class Yes(BaseHTTPRequestHandler):
@@ -230,7 +231,10 @@ def test_a_store_that_ignores_the_condition_is_refused(alone):
     with ThreadingHTTPServer(("127.0.0.1", 0), Yes) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        store = Store("lake", "t", "", f"http://127.0.0.1:{server.server_port}", (Secret("k" * 8, "k"), Secret("s" * 8, "s"), None), 10)
+        url = f"http://127.0.0.1:{server.server_port}"
+        if by == "AWS_ENDPOINT_URL":
+            monkeypatch.setenv(by, url)
+        store = Store("lake", "t", "", url if by == "option" else "", (Secret("k" * 8, "k"), Secret("s" * 8, "s"), None), 10)
         try:
             with pytest.raises(Refused, match="s3://lake/t: the store has no conditional writes, without which two"):
                 store.require_conditional()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -51,6 +53,25 @@ def test_the_spooled_file_is_linked_into_the_table(tmp_path):
     deliver(tmp_path, one(a=[0], b=["w"]))
     deliver(tmp_path, one(a=[1], b=["x"]), 2)
     assert (tmp_path / "table" / f"{parcel.token.name}.parquet").samefile(parcel.path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_the_name_of_a_data_file_that_an_attempt_left_is_durable_before_the_commit(tmp_path, monkeypatch):
+    """It has the time of its delivery, too: others remove old files that no commit names, and a parcel may have waited for weeks."""
+    deliver(tmp_path, one(a=[0]))
+    parcel, seen, real = make_parcel(tmp_path / "spool", one(a=[1]), sequence=2), [], os.fsync
+    os.utime(parcel.path, (1, 1))
+    file = tmp_path / "table" / f"{parcel.token.name}.parquet"
+    os.link(parcel.path, file)
+
+    def fsync(handle: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{handle}").readlink().relative_to(tmp_path))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    DeltaSink(tmp_path / "table").deliver(parcel)
+    assert [path.parts[:2] for path in seen] == [("table",), ("table", "_delta_log"), ("table", "_delta_log")]
+    assert time.time() - file.stat().st_mtime < 60
 
 
 @pytest.mark.parametrize("there", [b"half", None], ids=["half", "whole"])
@@ -201,6 +222,24 @@ def test_without_revisions_the_last_one_stays(tmp_path):
     assert sorted(row["v"] for row in read(tmp_path)) == ["new", "y"]
 
 
+def test_rows_from_before_there_were_revisions_are_replaced(tmp_path):
+    rows = pa.table({"window_id": ["a", "b"], "revision": pa.array([None, None], pa.int64()), "mean": [1.0, 2.0]})
+    write_deltalake(tmp_path / "table", rows)
+    deliver(tmp_path, windows(("a", 1, 1.5), ("c", 1, 7.0)), 2, **WINDOWS)
+    assert sorted((row["window_id"], row["mean"]) for row in read(tmp_path)) == [("a", 1.5), ("b", 2.0), ("c", 7.0)]
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["a new table", "a table that is there"])
+def test_a_value_that_would_change_is_told_by_its_place_in_the_parcel_whatever_it_replaces(tmp_path, there):
+    times = pa.array([0, 1_000, 1_001, 2_000], pa.timestamp("ns"))
+    rows = pa.record_batch({"window_id": ["a", "a", "b", "c"], "revision": [1, 2, 1, 1], "start": times})
+    if there:
+        deliver(tmp_path, rows.slice(0, 2), **WINDOWS)
+    with pytest.raises(Rejected, match="column 'start' does not fit") as caught:
+        deliver(tmp_path, rows, 2, **WINDOWS)
+    assert caught.value.rows == (2,)
+
+
 def test_writers_that_upsert_the_same_windows_at_once_keep_one_of_each(tmp_path):
     def write(number: int) -> None:
         sink = DeltaSink(tmp_path / "table", **WINDOWS)
@@ -293,7 +332,58 @@ def test_a_commit_is_never_made_behind_a_log_that_was_cut_off_in_the_meantime(tm
     assert len(read(tmp_path)) == 8
 
 
+def test_a_commit_behind_a_checkpoint_that_came_in_between_is_made_again(tmp_path, monkeypatch):
+    """The same, while the commit is written: when it has its name, readers begin after it."""
+    sink, real = DeltaSink(tmp_path / "table"), os.link
+    for sequence in (1, 2):
+        sink.deliver(make_parcel(tmp_path / "spool", one(a=[sequence]), sequence=sequence))
+
+    def link(source: Any, target: Any) -> None:
+        if Path(target).name == f"{2:020d}.json":
+            monkeypatch.setattr(os, "link", real)
+            for value in range(10, 15):
+                write_deltalake(tmp_path / "table", pa.table({"a": [value]}), mode="append")
+            DeltaTable(tmp_path / "table").create_checkpoint()
+            for version in range(2, 6):
+                (tmp_path / "table/_delta_log" / f"{version:020d}.json").unlink()
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    assert sink.deliver(make_parcel(tmp_path / "spool", one(a=[3]), sequence=3)).details["version"] == 7
+    assert sorted(row["a"] for row in read(tmp_path)) == [1, 2, 3, *range(10, 15)]
+
+
 # -- upkeep ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_a_checkpoint_is_durable(tmp_path, monkeypatch):
+    sink, seen, real = DeltaSink(tmp_path / "table"), list[str](), os.fsync
+
+    def fsync(handle: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for sequence in range(1, 12):
+        seen.clear()
+        sink.deliver(make_parcel(tmp_path / "spool", one(a=[sequence]), sequence=sequence))
+    assert seen[-3:] == [f"{10:020d}.checkpoint.parquet", "_last_checkpoint", "_delta_log"]
+
+
+def test_files_that_cannot_be_of_the_table_stay_whatever_their_age(tmp_path, caplog):
+    sink = DeltaSink(tmp_path / "table", compact_every=10, history=timedelta(0))
+    sink._upkeep.keep_removed = timedelta(0)
+    others = [tmp_path / "table" / name for name in ("notes.txt", "raw/x.parquet", "raw/_delta_log/00000000000000000000.json")]
+    for sequence in range(1, 23):
+        sink.deliver(make_parcel(tmp_path / "spool", one(a=[sequence]), sequence=sequence))
+        for other in others if sequence == 1 else ():
+            other.parent.mkdir(parents=True, exist_ok=True)
+            other.write_text("x")
+            os.utime(other, (1, 1))
+    assert all(other.exists() for other in others)
+    assert "is a folder for one table, but " in caplog.text
+    assert len(read(tmp_path)) == 22
 
 
 def test_small_files_become_one_and_old_ones_and_the_old_log_go(tmp_path):

@@ -18,10 +18,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ClientError
 from faultproxy import FaultProxy
 from s3_server import ALONE, SETTINGS, S3Server
 
-from lakeward import OptionError, Parcel, Refused, Retry
+from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret
 from lakeward.testing import make_parcel
 from lakeward_plugins.sinks.s3 import S3Sink, writing
@@ -190,6 +191,28 @@ def test_a_parcel_that_is_there_in_part_is_completed(s3, bucket, sink_of, tmp_pa
             assert sink.deliver(parcel).details["already_there"] is True
     stored = [content for key, content in s3.objects(bucket).items() if key.endswith(".parquet")]
     assert (len(stored), sum(pq.read_table(io.BytesIO(content)).num_rows for content in stored)) == (12 * 5, 12 * 6)
+
+
+@pytest.mark.parametrize(("city", "problem"), [("Oslo", Rejected), ("Rome", Refused)])
+def test_a_partition_that_is_too_large_is_refused_when_others_are_there(s3, bucket, sink_of, tmp_path, monkeypatch, city, problem):
+    """Halves of the parcel would have the rows of the others again, under other names."""
+    real = writing.Bucket._write
+
+    def write(self: Any, content: Any) -> None:
+        if content.key.startswith(f"raw/city={city}/"):
+            raise ClientError({"Error": {"Code": "EntityTooLarge"}, "ResponseMetadata": {"HTTPStatusCode": 413}}, "PutObject")
+        real(self, content)
+
+    monkeypatch.setattr(writing.Bucket, "_write", write)
+    with pytest.raises(problem, match="the store answered 413"):
+        sink_of(partition_by=["city"]).deliver(parcel_of(tmp_path, pa.record_batch({"city": ["Oslo", "Rome"], "n": [1, 2]})))
+    assert len(s3.objects(bucket)) == (problem is Refused)
+
+
+def test_objects_in_folders_of_a_column_that_begins_with_an_underscore_are_shown(bucket, sink_of, tmp_path):
+    sink = sink_of(partition_by=["_day"])
+    sink.deliver(parcel_of(tmp_path, pa.record_batch({"_day": [date(2026, 1, 31)], "n": [1]})))
+    assert sink.stored()[1] == [f"{bucket}/raw/_day=2026-01-31/{NAME}"]
 
 
 def test_partitions_made_by_another_version_of_the_encoder_are_known_by_their_parcel(s3, bucket, sink_of, tmp_path, monkeypatch):
