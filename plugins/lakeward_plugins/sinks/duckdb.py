@@ -15,7 +15,7 @@ import pyarrow as pa
 from attrs import define
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
-from lakeward.durable import make_folder, require_writable
+from lakeward.durable import make_folder, require_writable, sync
 from lakeward.upserts import newest
 
 NOTES = '"_lakeward_parcels"'
@@ -116,6 +116,7 @@ class DuckDBSink:
                 database.begin()
                 yield database
                 database.commit()
+            sync(self.path.absolute().parent)  # DuckDB syncs what is in the file, not that there is one
         except (duckdb.IOException, OSError) as error:
             raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
         except (duckdb.Error, pa.ArrowException) as error:

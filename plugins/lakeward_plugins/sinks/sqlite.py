@@ -93,6 +93,10 @@ class SqliteSink:
         stored = _storable(rows)  # all of them: a value that is rejected is told by its place in the parcel
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
+            if self.revision and pa.types.is_decimal(kind := rows.schema.field(self.revision).type):
+                raise Refused(
+                    f"revision: column {self.revision!r} is {kind}, which SQLite has as text: 9 after 10; cast it with schematize"
+                )
             stored = _storable(rows)
         with self._transaction(stored) as run:
             run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER)")

@@ -65,6 +65,19 @@ def test_rows_from_before_there_were_revisions_are_replaced(tmp_path):
     assert sorted(read(tmp_path, "SELECT window_id, mean, revision FROM readings")) == [("a", 1.5, 1), ("b", 2.0, None), ("c", 7.0, 1)]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_the_name_of_the_file_is_durable(tmp_path, monkeypatch):
+    seen, real = [], os.fsync
+
+    def fsync(handle: int) -> None:
+        seen.append(Path(f"/proc/self/fd/{handle}").readlink())
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    deliver(tmp_path, READINGS)
+    assert seen[-1] == tmp_path
+
+
 def test_a_row_without_a_key_is_rejected_and_nothing_is_written(tmp_path):
     rows = pa.record_batch({"window_id": ["a", None], "revision": [1, 1]})
     with pytest.raises(Rejected, match="has no key, or no revision") as caught:

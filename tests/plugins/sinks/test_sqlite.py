@@ -183,6 +183,12 @@ def test_a_value_that_would_change_is_told_by_its_place_in_the_parcel_whatever_i
     assert caught.value.rows == (2,)
 
 
+def test_a_revision_that_is_kept_as_text_is_refused_as_9_would_be_after_10(tmp_path):
+    rows = pa.record_batch({"window_id": ["a"], "revision": pa.array([Decimal(10)], pa.decimal128(5, 0))})
+    with pytest.raises(Refused, match=r"revision: column 'revision' is decimal128\(5, 0\), which SQLite has as text"):
+        deliver(tmp_path, rows, **WINDOWS)
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / FILE).write_bytes(b"not a database at all" * 50)
     with pytest.raises(Refused, match="file is not a database"):

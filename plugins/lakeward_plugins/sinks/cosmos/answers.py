@@ -56,6 +56,13 @@ def problem(error: Any, where: str) -> Exception:
     return Refused(f"{what}; {REMEDY.get(status, 'check the options of this sink')}")
 
 
+def is_of_service(error: Any) -> bool:
+    """Whether Cosmos DB said it, and not something on the way to it."""
+    with suppress(*ODD):
+        return isinstance(json.loads(str(error.http_error_message))["message"], str)
+    return False
+
+
 def asked_for(error: Any) -> float | None:
     """Seconds to wait, when the service says so."""
     wanted = str((error.headers or {}).get("x-ms-retry-after-ms", ""))

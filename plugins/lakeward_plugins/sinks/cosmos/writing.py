@@ -18,7 +18,7 @@ from azure.cosmos.exceptions import CosmosBatchOperationError
 from azure.cosmos.partition_key import NullPartitionKeyValue
 
 from lakeward import Refused, Retry
-from lakeward_plugins.sinks.cosmos.answers import NEVER, Unhappy, asked_for, problem, said, understood
+from lakeward_plugins.sinks.cosmos.answers import NEVER, Unhappy, asked_for, is_of_service, problem, said, understood
 from lakeward_plugins.sinks.cosmos.items import Item
 
 log = logging.getLogger("lakeward.cosmos")
@@ -147,7 +147,7 @@ class Writer:
             if status in (*NEVER, 404, 409, 412) and isinstance(error, CosmosBatchOperationError):
                 told = error.operation_responses[error.error_index]
                 return Failure(error.error_index, status, str(told.get("message") or WORDS.get(status, "")))
-            if status in NEVER:
+            if status == 413 or (status in NEVER and is_of_service(error)):
                 return Failure(None, status, said(error))
             raise problem(error, self.where) from None
 

@@ -48,7 +48,7 @@ def as_parameters(parcel: Parcel, columns: Sequence[Column], others: int) -> lis
     if parcel.rows > most:
         raise Rejected(f"{parcel.rows} rows of {len(columns)} columns do not fit into the {MOST_MARKERS} parameters of a statement")
     rows = _converted(parcel, columns)
-    texts = [[_text(value) for value in column.to_pylist()] for column in rows.columns]
+    texts = [_texts(column, one.name) for one, column in zip(columns, rows.columns, strict=True)]
     sizes = {one.name: sum(len(text.encode()) for text in column if text) for one, column in zip(columns, texts, strict=True)}
     if (size := sum(sizes.values())) > MOST_BYTES:
         most_in = max(sizes, key=sizes.__getitem__)
@@ -128,6 +128,21 @@ def _misfits(column: Any, kind: Type, first: int = 0) -> Iterator[int]:
         return
     yield from _misfits(column.slice(0, half), kind, first)
     yield from _misfits(column.slice(half), kind, first + half)
+
+
+def _texts(column: Any, name: str) -> list[str | None]:
+    try:
+        return [_text(value) for value in column.to_pylist()]
+    except (OverflowError, ValueError) as error:  # a time after the year 9999, or text that is not UTF-8
+        said = f"column {name!r}: the value cannot be a parameter of a statement: {str(error)[:200]}"
+        raise Rejected(said, [place for place in range(len(column)) if not _is_readable(column[place])]) from None
+
+
+def _is_readable(value: Any) -> bool:
+    with suppress(OverflowError, ValueError):
+        value.as_py()
+        return True
+    return False
 
 
 def _text(value: Any) -> str | None:

@@ -27,6 +27,7 @@ REMEDY = {  # what S3 says, and what a human does about it
     "RequestTimeTooSkewed": "", "403 Forbidden": NO_KEYS,
     "CERTIFICATE_VERIFY_FAILED": "check endpoint_url and certificates", "invalid peer certificate": "check endpoint_url and certificates",
 }  # fmt: skip
+ADDRESS = re.compile(r"https?://[^\s/@?#:]+(:\d{1,5})?(/[^\s@?#]*)?")
 RETRIES = {"max_retries": "6", "backoff_config.init_backoff": "50ms", "backoff_config.max_backoff": "2s", "backoff_config.base": "2"}
 BUSY, COLOUR = re.compile(r"SlowDown|\b(429|503)\b"), re.compile(r"\x1b\[\d+m↳?")
 
@@ -45,6 +46,10 @@ class Store:
     _checked: bool = field(init=False, default=False, repr=False)
     _session: Any = field(init=False, default=None, repr=False)
     _client: Any = field(init=False, default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.endpoint_url and not ADDRESS.fullmatch(self.endpoint_url):  # nor a user or a password in it: messages show it
+            raise OptionError("endpoint_url", "is not an address such as https://host:9000")
 
     @property
     def _endpoint(self) -> str:

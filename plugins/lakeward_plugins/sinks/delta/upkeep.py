@@ -61,7 +61,8 @@ class Upkeep:
             tail.tidy(place.local / LOG)
         compact(table, place, SMALL if number % 10 else LARGE)
         table.update_incremental()  # files that the table is not known to have would be removed
-        if time.monotonic() - self._vacuumed > min(DAY, self.keep_removed).total_seconds():
+        # once a day; runs that end sooner, such as those of a timer, would never do it but for the number
+        if not number % 10 or time.monotonic() - self._vacuumed > min(DAY, self.keep_removed).total_seconds():
             self._vacuum(table, place)
             self._vacuumed = time.monotonic()
         table.update_incremental()

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from azure.cosmos import ContainerProxy
+from azure.cosmos.exceptions import CosmosHttpResponseError
 from cosmos_server import CosmosServer, documents
 from faultproxy import FaultProxy
 
@@ -230,6 +231,17 @@ def test_a_request_that_is_refused_as_a_whole_is_halved(
     receipt = sink_of(container).deliver(parcel_of(readings(80, cities=["Oslo"])))
     assert (dict(receipt.details), receipt.rejected) == ({"written": 80, "already_there": 0}, {})
     assert len(documents(container)) == 80
+
+
+def test_a_request_that_something_on_the_way_refuses_says_nothing_of_the_rows(
+    container: ContainerProxy, sink_of: Make, parcel_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise CosmosHttpResponseError(400, "<html>400 Bad Request</html>")
+
+    monkeypatch.setattr(ContainerProxy, "execute_item_batch", refuse)
+    with pytest.raises(Refused, match="answered 400: <html>400 Bad Request</html>; check the options of this sink"):
+        sink_of(container).deliver(parcel_of(readings(3, cities=["Oslo"])))
 
 
 def test_many_refused_items_are_a_mistake_elsewhere(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:

@@ -15,6 +15,8 @@ from lakeward import Encoding, Parcel, Refused, Rejected
 from lakeward.testing import make_parcel
 from lakeward.testing.rows import values
 from lakeward_plugins.sinks.databricks import warehouse as module
+from lakeward_plugins.sinks.databricks.rows import as_parameters
+from lakeward_plugins.sinks.databricks.table import stored
 
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
 NAME = "p-s-0123abcd-0000-000000000{}-"
@@ -33,6 +35,13 @@ def alerts(*rows: tuple[str | None, int | None, str]) -> pa.RecordBatch:
 
 def statements(databricks: Any, word: str) -> list[str]:
     return [one for one in databricks.order()["statements"] if one.startswith(word)]
+
+
+def test_a_time_that_cannot_be_a_parameter_is_rejected_with_its_row(tmp_path):
+    rows = pa.record_batch({"sensor": ["a", "b"], "at": pa.array([0, 300_000_000_000_000_000], pa.timestamp("us", "UTC"))})
+    with pytest.raises(Rejected, match="column 'at': the value cannot be a parameter") as caught:
+        as_parameters(parcel_of(tmp_path, rows), stored(rows.schema, False, ""), 0)
+    assert caught.value.rows == (1,)
 
 
 # -- copy --------------------------------------------------------------------------------------------------------------

@@ -260,6 +260,12 @@ def test_the_libraries_do_not_tell_what_they_send_even_when_all_is_logged(s3, si
         assert value not in caplog.text + repr(sink) + repr(sink._place)
 
 
+def test_an_address_with_a_password_in_it_is_a_mistake_that_does_not_tell_it():
+    with pytest.raises(OptionError, match="endpoint_url: is not an address") as caught:
+        DeltaSink("s3://lake/t", endpoint_url="https://me:hidden@minio.local:9000")
+    assert "hidden" not in str(caught.value)
+
+
 @pytest.mark.parametrize("path", ["s3://lake", "s3://lake/", "gs://lake/t", "s3://lake/a b", "s3://lake/a%20b", "s3://lake//t"])
 def test_an_address_that_cannot_be_a_table_is_a_mistake(path):
     with pytest.raises(OptionError, match=r"path: .* is neither a folder nor like s3://bucket/table"):

@@ -371,6 +371,17 @@ def test_a_checkpoint_is_durable(tmp_path, monkeypatch):
     assert seen[-3:] == [f"{10:020d}.checkpoint.parquet", "_last_checkpoint", "_delta_log"]
 
 
+def test_files_that_nobody_needs_go_also_when_every_run_ends_soon(tmp_path):
+    deliver(tmp_path, one(a=[0]))
+    left = tmp_path / "table/left.parquet"
+    left.write_text("x")
+    os.utime(left, (1, 1))
+    for sequence in range(2, 125):
+        deliver(tmp_path, one(a=[sequence]), sequence, compact_every=10)
+    assert not left.exists()
+    assert len(read(tmp_path)) == 124
+
+
 def test_files_that_cannot_be_of_the_table_stay_whatever_their_age(tmp_path, caplog):
     sink = DeltaSink(tmp_path / "table", compact_every=10, history=timedelta(0))
     sink._upkeep.keep_removed = timedelta(0)
