@@ -331,5 +331,5 @@ class DatabricksSink:
 
 
 def _name(parcel: Parcel) -> str:
-    """Of the parcel, among all that any machine sends into this table: the life of a state directory is a short random number."""
+    """Of the parcel, among all that any machine sends into this table, also one with a copy of our state directory."""
     return f"{parcel.token.pipeline}-{parcel.token.name}-{parcel.sha256[:16]}"

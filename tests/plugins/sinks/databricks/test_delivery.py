@@ -66,7 +66,7 @@ def test_the_second_attempt_finds_that_the_first_was_loaded(databricks, schema, 
 
 
 def test_other_rows_under_the_same_token_are_no_second_attempt(databricks, schema, sink_of, tmp_path):
-    """Two machines whose state directories happen to have the same short number."""
+    """Two machines, one of them with a copy of the other's state directory."""
     sink_of().deliver(parcel_of(tmp_path))
     assert sink_of().deliver(make_parcel(tmp_path / "other", READINGS.slice(1))).details["already_there"] is False
     assert databricks.table(f"{schema}.readings").num_rows == 5
