@@ -115,6 +115,11 @@ class ArchiveSink:
     def _grow(self, parcel: Parcel, rows: pa.RecordBatch, places: dict[str, list[int]]) -> list[Grown]:
         """All new versions are written before the first is shown, so that files differ for a moment only."""
         grown: list[Grown] = []
+        if len({name.lower() for name in places}) < len(places) and (self.path / LOCK.upper()).exists():
+            alike = next(name for name in places if sum(name.lower() == other.lower() for other in places) > 1)
+            raise Refused(
+                f"{self.path}: its file system takes {alike} and another name for one, and there would be no room for both; move it"
+            )
         try:
             for name, found in places.items():
                 if version := self._append(parcel, self._base(name), rows.take(pa.array(found, pa.int64()))):

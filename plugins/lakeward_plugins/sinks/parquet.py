@@ -90,12 +90,15 @@ class ParquetSink:
         import pyarrow as pa  # they are for those who partition
         import pyarrow.parquet as pq
 
-        size = 0
+        size, folders = 0, dict[str, Path]()
         with _sorted_errors(self.path):
             self._make_folder()
             for partition in split(parcel.table(), self.partition_by, LONGEST):
                 folder = self.path.absolute() / partition.folder
                 make_folder(folder)
+                other = folders.setdefault(partition.folder.lower(), folder)
+                if other != folder and other.samefile(folder):
+                    raise Refused(f"{folder} and {other} are one for this file system, and there would be no room for both; choose another")
                 part, target = folder / f".{parcel.token.name}.part", folder / f"{parcel.token.name}.parquet"
                 if not _made_of(target, parcel):
                     texts = [one.name for one in partition.rows.schema if pa.types.is_string(one.type)]

@@ -202,6 +202,17 @@ def test_a_folder_that_was_removed_while_the_sink_ran_is_made_anew(folder: Path,
     assert temperatures(folder) == [n / 8 for n in range(6, 12)]
 
 
+def test_a_file_system_that_takes_two_names_for_one_is_refused(folder: Path, parcel_of: Any) -> None:
+    """As one of a memory card does with names in upper and lower case, that of the lock too."""
+    rows = pa.record_batch({"city": ["Oslo", "OSLO"], "sensor": ["s", "s"], "temperature": [1.0, 2.0]})
+    folder.mkdir()
+    (folder / ".LAKEWARD.LOCK").touch()
+    with pytest.raises(Refused, match=r"its file system takes (Oslo|OSLO)/s\.parquet and another name for one"):
+        ArchiveSink(folder).deliver(parcel_of(rows))
+    (folder / ".LAKEWARD.LOCK").unlink()
+    assert ArchiveSink(folder).deliver(parcel_of(rows)).details["grown"] == 2
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

@@ -267,6 +267,15 @@ def test_a_partition_of_another_parcel_of_the_same_name_is_kept(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.glob("out/*/*")} == before
 
 
+def test_a_file_system_that_takes_two_partitions_for_one_is_refused(tmp_path):
+    """As one of a memory card does with names in upper and lower case: here a link does the same."""
+    (tmp_path / "out/city=OSLO").mkdir(parents=True)
+    (tmp_path / "out/city=oslo").symlink_to("city=OSLO")
+    rows = pa.record_batch({"city": ["OSLO", "oslo"], "n": [1, 2]})
+    with pytest.raises(Refused, match=r"city=oslo and .*city=OSLO are one for this file system"):
+        ParquetSink(tmp_path / "out", partition_by=["city"]).deliver(make_parcel(tmp_path / "spool", rows))
+
+
 def test_a_column_that_cannot_name_a_folder_is_refused_beforehand(tmp_path):
     with pytest.raises(Refused, match="partition_by: the rows have no column 'town'"):
         ParquetSink(tmp_path / "out", partition_by=["town"]).probe(CITIES.schema)
