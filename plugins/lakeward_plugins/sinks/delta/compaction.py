@@ -23,7 +23,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from lakeward_plugins.sinks.delta.fitting import columns_of
-from lakeward_plugins.sinks.delta.place import Place
+from lakeward_plugins.sinks.delta.place import NO_HOOKS, Place
 from lakeward_plugins.sinks.delta.shipping import as_text, has_no_rules, statistics
 
 ATTEMPTS = 20  # commits of others that come between, before it is left for another time
@@ -111,7 +111,10 @@ def _commit(table: DeltaTable, removes: Sequence[RemoveAction], adds: Sequence[A
         properties = CommitProperties(max_commit_retries=0)  # delta-rs would not see that the files are gone
         try:
             partitions = table.metadata().partition_columns
-            table.create_write_transaction([*removes, *adds], "append", table.schema(), partitions, commit_properties=properties)
+            table.create_write_transaction(
+                [*removes, *adds], "append", table.schema(), partitions,
+                commit_properties=properties, post_commithook_properties=NO_HOOKS,
+            )  # fmt: skip
         except CommitFailedError:
             table.update_incremental()
         else:

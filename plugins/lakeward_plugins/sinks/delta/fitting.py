@@ -30,7 +30,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, Field, Schema
 
 from lakeward import Refused, Rejected
-from lakeward_plugins.sinks.delta.place import short
+from lakeward_plugins.sinks.delta.place import NO_HOOKS, short
 
 Policy = Literal["refuse", "add", "dead_letter"]
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")  # in column names, by the Delta protocol when there is no column mapping
@@ -105,7 +105,10 @@ def columns_of(table: DeltaTable) -> pa.Schema:
 
 def add_columns(table: DeltaTable, fields: list[pa.Field[Any]]) -> None:
     """In a commit of its own; older rows have no value there."""
-    table.alter.add_columns([Field(one.name, one.type, nullable=True) for one in Schema.from_arrow(pa.schema(fields)).fields])
+    table.alter.add_columns(
+        [Field(one.name, one.type, nullable=True) for one in Schema.from_arrow(pa.schema(fields)).fields],
+        post_commithook_properties=NO_HOOKS,
+    )
 
 
 def _fits(ours: Any, theirs: Any) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 from attrs import frozen
-from deltalake import DeltaTable
+from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchError, TableNotFoundError
 
 from lakeward import OptionError, Refused, Rejected, Retry
@@ -23,6 +23,8 @@ from lakeward.durable import LASTING, make_folder, sync
 from lakeward_plugins.sinks.delta.store import Store, is_of_store, trouble
 
 LOG = "_delta_log"
+# delta-rs would make a checkpoint with a commit and remove the log before it, with nothing synced: a power cut could take the table
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 S3, ESCAPE = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._=-]+)+"), re.compile("%[0-9A-Fa-f]{2}")
 OS_ERROR = re.compile(r"os error (\d+)")
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links

@@ -26,7 +26,7 @@ from lakeward import Parcel, Rejected
 from lakeward.partitions import NULL, TYPES, Partition, split
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import columns_of, fitted
-from lakeward_plugins.sinks.delta.place import LOG, NO_LINKS, Place
+from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, NO_LINKS, Place
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # is no escape in a URL, and no name that readers pass over
 KNOWN = {  # features of tables that ask nothing of who adds files
@@ -85,7 +85,9 @@ def commit(adds: list[AddAction], table: DeltaTable, version: int, place: Place,
         table.update_incremental()
     properties = CommitProperties(app_transactions=[note], max_commit_retries=tail.CROWD)
     partitions = table.metadata().partition_columns
-    table.create_write_transaction([*adds], "append", table.schema(), partitions, commit_properties=properties)
+    table.create_write_transaction(
+        [*adds], "append", table.schema(), partitions, commit_properties=properties, post_commithook_properties=NO_HOOKS
+    )
     table.update_incremental()  # which the line above leaves to us
     return table.version()
 

@@ -27,7 +27,7 @@ from lakeward.upserts import newest
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import Policy, add_columns, fitted, fitting
 from lakeward_plugins.sinks.delta.merging import merge
-from lakeward_plugins.sinks.delta.place import LOG, Place, short
+from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place, short
 from lakeward_plugins.sinks.delta.shipping import can_ship, commit, upload
 from lakeward_plugins.sinks.delta.store import Store
 from lakeward_plugins.sinks.delta.upkeep import Upkeep
@@ -249,6 +249,7 @@ class DeltaSink:
                     partition_by=None if table else self.partition_by or None,
                     configuration=None if table else self._configuration(),
                     commit_properties=properties,
+                    post_commithook_properties=NO_HOOKS,
                     writer_properties=writer,
                     storage_options=None if table else self._place.options(),
                 )

@@ -14,7 +14,7 @@ from deltalake.exceptions import CommitFailedError
 
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.compaction import compact
-from lakeward_plugins.sinks.delta.place import LOG, Place, short
+from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place, short
 
 log = logging.getLogger("lakeward.delta")
 SMALL = 8 << 20  # bytes; every time, files up to here are made into one
@@ -75,7 +75,7 @@ class Upkeep:
         if others := [path for path in old if not _may_be_of(columns, path)]:
             told = f"{place.uri} is a folder for one table, but {others[0]} is in it"
             log.warning("%s; files of attempts that failed stay there until it is moved away", told)
-        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=not others)
+        table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=not others, post_commithook_properties=NO_HOOKS)
 
 
 def _may_be_of(columns: Sequence[str], path: str) -> bool:

@@ -371,6 +371,19 @@ def test_a_checkpoint_is_durable(tmp_path, monkeypatch):
     assert seen[-3:] == [f"{10:020d}.checkpoint.parquet", "_last_checkpoint", "_delta_log"]
 
 
+@pytest.mark.parametrize("options", [{}, {"upsert_by": ["a"]}], ids=["rules", "upserts"])
+def test_delta_rs_never_removes_the_log_behind_our_back(tmp_path, options):
+    """It would before the checkpoint, without which nobody can read the table then, is synced."""
+    table = DeltaTable.create(
+        tmp_path / "table", Schema([Field("a", "long")]), configuration={"delta.logRetentionDuration": "interval 0 seconds"}
+    )
+    table.alter.add_constraint({"positive": "a > 0"})
+    for sequence in range(1, 13):
+        deliver(tmp_path, one(a=[sequence]), sequence, compact_every=0, **options)
+    assert len(list((tmp_path / "table/_delta_log").glob("*.json"))) == 14
+    assert DeltaTable(tmp_path / "table").version() == 13
+
+
 def test_files_that_nobody_needs_go_also_when_every_run_ends_soon(tmp_path):
     deliver(tmp_path, one(a=[0]))
     left = tmp_path / "table/left.parquet"
