@@ -54,7 +54,8 @@ class _Planner:
 
     def _wrong(self, node: Node, below: tuple[str | int, ...], message: str, at_key: bool = False) -> None:
         block = self._blocks.get(node.path, "")
-        if below and below[0] in (node.options.get(block) or {}):
+        inner = node.options.get(block)
+        if below and isinstance(inner, (dict, str)) and str(below[0]) in inner:
             below = (block, *below)
         self._problems.append(self._config.problem((*node.path, *below), message, at_key))
 

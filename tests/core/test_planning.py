@@ -109,6 +109,7 @@ def test_an_empty_block_is_none(planned: Any) -> None:
         (", old_config: {deep: {a: x}}", r"p.yaml:4:42: transforms.old.old_config.deep.a: expected a number, got text"),
         (", old_config: {column: gone}", r"p.yaml:4:40: transforms.old.old_config.column: no column 'gone'"),
         (", limit: 1, old_config: {limit: 1}", r"p.yaml:4:\d+: transforms.old.*limit: stands in old_config too; write it once"),
+        (", old_config: .inf", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got a number"),
         (", old_config: [1]", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got a list"),
         (""", old_config: '{"limit": 11}'""", r"p.yaml:4:31: transforms.old.old_config.limit: expected at most 10, got 11"),
         (""", old_config: '{"limit": 11'""", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got text that is no JSON"),

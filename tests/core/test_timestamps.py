@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -131,7 +132,8 @@ def test_julian_days_are_read_to_the_millisecond(moment: datetime) -> None:
 
 def test_julian_days_are_those_of_sqlite() -> None:
     texts = ["2000-01-01 00:00:00.000", "2024-02-29 23:59:59.999", "2026-07-01 12:00:00.001", "2099-12-31 23:59:59.123"]
-    days = [sqlite3.connect(":memory:").execute("SELECT julianday(?)", [text]).fetchone()[0] for text in texts]
+    with closing(sqlite3.connect(":memory:")) as database:
+        days = [database.execute("SELECT julianday(?)", [text]).fetchone()[0] for text in texts]
     assert read(*days) == read(*texts) == [datetime.fromisoformat(text).replace(tzinfo=UTC) for text in texts]
     assert read(2451545, 2488069) == [datetime(2000, 1, 1, 12, tzinfo=UTC), datetime(2099, 12, 31, 12, tzinfo=UTC)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +26,7 @@ sinks:
 def planned(folder: Path, name: str) -> Pipeline:
     """A pipeline over three rows in two windows."""
     if not (folder / "sensor.db").exists():
-        with sqlite3.connect(folder / "sensor.db") as connection:
+        with closing(sqlite3.connect(folder / "sensor.db")) as connection, connection:
             connection.execute("CREATE TABLE readings (id INTEGER PRIMARY KEY, timestamp TEXT, sensor_id TEXT, v REAL)")
             times = [datetime(2024, 1, 1, 0, minute, tzinfo=UTC).isoformat() for minute in (0, 4, 5)]
             connection.executemany("INSERT INTO readings (timestamp, sensor_id, v) VALUES (?, 's', 1.0)", [(text,) for text in times])
