@@ -237,8 +237,8 @@ class Named(Protocol):
 class Holding(Protocol):
     """What a row-wise, stateful transform has as well when it can judge a row only by those that follow.
 
-    The rows wait in its state, counted as delivered, and leave with a later batch, under its token, or at `finish`. So the check is:
-    rows in and held before = rows out and held after.
+    The rows wait in its state, counted as held, and leave with a later batch, under its token, or at `finish`. So the check is: rows in
+    and held before = rows out and held after.
     """
 
     @property

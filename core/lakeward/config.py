@@ -134,9 +134,8 @@ class Config:
         name = selected or self.select or (next(iter(self.graphs)) if len(self.graphs) == 1 else None)
         names = ", ".join(self.graphs)
         if name is None:
-            raise ConfigError(
-                [self.problem(("pipelines",), f"several graphs and no `select`; add `select:` with one of {names}", at_key=True)]
-            )
+            message = f"several graphs and no `select`; add `select:` with one of {names}"
+            raise ConfigError([self.problem(("pipelines",), message, at_key=True)])
         if name not in self.graphs:
             raise ConfigError([self.problem(("select",), f"no graph named {name!r}; there are {names}")])
         return self.graphs[name]

@@ -40,6 +40,10 @@ class Outcome:
     """Keys of the rows that went into windows, alerts and the like."""
     removed: list[pa.Array[Any]] = field(factory=list)
     """Keys of the filtered rows."""
+    waited: list[pa.Array[Any]] = field(factory=list)
+    """Keys of the rows that transforms held back before."""
+    waiting: list[pa.Array[Any]] = field(factory=list)
+    """The same afterwards: these have no fate yet."""
 
 
 @frozen(eq=False)
@@ -71,22 +75,21 @@ class Pipeline:
 
     def push(self, rows: pa.RecordBatch, into: str = SOURCE[0]) -> Outcome:
         """Send rows through all transforms, or again into one of them: what else takes them from its inputs has them already."""
-        outcome = Outcome()
+        outcome = Outcome(waited=[*self.waiting().values()])
         if into == SOURCE[0]:
             return self._flow({SOURCE: rows}, self.steps, outcome)
         index = [step.name for step in self.steps].index(into)
         return self._flow(self._applied(self.steps[index], rows, outcome), self.steps[index + 1 :], outcome)
 
-    def waiting(self) -> dict[str, int]:
-        """How many rows each transform holds back until it has seen those that follow."""
-        held = {step.name: sum(rows.num_rows for rows in _held(step.transform)) for step in self.steps}
-        return {name: count for name, count in held.items() if count}
+    def waiting(self) -> dict[str, pa.Array[Any]]:
+        """Keys of the rows that transforms hold back until they have seen those that follow."""
+        return {step.name: rows.column(ROW) for step in self.steps for rows in _held(step.transform)}
 
     def finish(self, watermark: Any) -> Iterator[Outcome]:
         """Let each stateful transform, in order, give out what is complete at the watermark."""
         for index, step in enumerate(self.steps):
             if isinstance(step.transform, Stateful):
-                outcome = Outcome()
+                outcome = Outcome(waited=[*self.waiting().values()])
                 yield self._flow(self._ports(step, step.transform.finish(watermark), outcome), self.steps[index + 1 :], outcome)
 
     def _flow(self, streams: dict[Link, pa.RecordBatch], steps: Sequence[Step], outcome: Outcome) -> Outcome:
@@ -99,6 +102,7 @@ class Pipeline:
             if share is not None:
                 outcome.shares[name] = share
         self._note_unlinked(streams, outcome)
+        outcome.waiting = [*self.waiting().values()]
         return outcome
 
     def _applied(self, step: Step, rows: pa.RecordBatch, outcome: Outcome) -> dict[Link, pa.RecordBatch]:
@@ -111,9 +115,9 @@ class Pipeline:
             raise OptionError(f"transforms.{step.name}{'.' * bool(error.option)}{error.option}", error.message) from error
         ports = self._ports(step, given, outcome)
         if step.transform.row_wise:
-            held = _held(step.transform)
-            _check_row_wise(step.name, [*before, rows], [*held, *ports.values()])
-            outcome.taken += [each.column(ROW) for each in held]
+            took, gave = (sum(map(len, given)) for given in ([*before, rows], [*_held(step.transform), *ports.values()]))
+            if took != gave:
+                raise BrokenContract(f"transform {step.name!r} took {took} rows and gave {gave}; report it to the author of the plugin")
         elif ROW in rows.schema.names:
             outcome.taken.append(rows.column(ROW))
         return ports
@@ -147,7 +151,7 @@ class Pipeline:
 
     def fresh(self) -> Pipeline:
         """The same with new transforms for those that remember; as in a plan, they have seen an empty batch."""
-        pipeline = attrs.evolve(self, steps=[_anew(step) for step in self.steps])
+        pipeline = attrs.evolve(self, steps=[attrs.evolve(step, transform=_anew(step.transform)) for step in self.steps])
         for step in pipeline.steps:
             if isinstance(step.transform, Stateful) and step.inputs[0] in self.schemas:
                 step.transform.apply(pa.RecordBatch.from_pylist([], self.schemas[step.inputs[0]]))
@@ -161,9 +165,8 @@ class Pipeline:
                 stack.callback(sink.close)
 
 
-def _anew(step: Step) -> Step:
-    again = isinstance(step.transform, Stateful)
-    return attrs.evolve(step, transform=attrs.evolve(step.transform)) if again else step  # type: ignore[misc]  # it is an attrs class
+def _anew(transform: Transform) -> Transform:
+    return attrs.evolve(transform) if isinstance(transform, Stateful) else transform  # type: ignore[misc]  # it is an attrs class
 
 
 def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.RecordBatch | None:
@@ -176,11 +179,4 @@ def joined(streams: Mapping[Link, pa.RecordBatch], links: Sequence[Link]) -> pa.
 
 
 def _held(transform: Transform) -> list[pa.RecordBatch]:
-    held = transform.held if isinstance(transform, Holding) else None
-    return [held] if held is not None and held.num_rows else []
-
-
-def _check_row_wise(name: str, given: Sequence[pa.RecordBatch], leaving: Sequence[pa.RecordBatch]) -> None:
-    took, gave = (sum(each.num_rows for each in batches) for batches in (given, leaving))
-    if took != gave:
-        raise BrokenContract(f"transform {name!r} took {took} rows and gave {gave}; report it to the author of the plugin")
+    return [transform.held] if isinstance(transform, Holding) and transform.held else []  # an empty batch is false, too

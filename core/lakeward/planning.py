@@ -29,7 +29,7 @@ class _Planner:
     def __init__(self, config: Config, plugins: Plugins) -> None:
         self._config, self._plugins = config, plugins
         self._problems: list[Problem] = []
-        self._blocks: dict[Any, str] = {}
+        self._blocks: dict[Any, dict[str, str]] = {}  # by node, the block that an option stands in
 
     def plan(self, graph: Graph) -> Pipeline:
         source_class = self._class("source", self._config.source)
@@ -53,9 +53,7 @@ class _Planner:
         return pipeline
 
     def _wrong(self, node: Node, below: tuple[str | int, ...], message: str, at_key: bool = False) -> None:
-        block = self._blocks.get(node.path, "")
-        inner = node.options.get(block)
-        if below and isinstance(inner, (dict, str)) and str(below[0]) in inner:
+        if below and (block := self._blocks.get(node.path, {}).get(str(below[0]))):
             below = (block, *below)
         self._problems.append(self._config.problem((*node.path, *below), message, at_key))
 
@@ -70,9 +68,10 @@ class _Planner:
         if cls is None:
             return None
         try:
-            self._blocks[node.path] = getattr(cls, "block", "")
-            options = self._revealed(_with_references(cls, unwrapped(cls, node.options)), ())
-            return build(cls, self._by_default(cls) | options, self._config.folder)
+            flat = unwrapped(cls, node.options)
+            self._blocks[node.path] = dict.fromkeys(flat.keys() - node.options.keys(), getattr(cls, "block", ""))
+            options = self._revealed(_with_references(cls, flat), ())
+            return build(cls, self._by_default(cls, options) | options, self._config.folder)
         except Mistakes as mistakes:
             for one in mistakes.mistakes:
                 self._wrong(node, one.path, one.message, one.at_key)
@@ -80,11 +79,11 @@ class _Planner:
             self._wrong(node, steps(error.option), error.message)
         return None
 
-    def _by_default(self, cls: type) -> dict[str, Secret]:
+    def _by_default(self, cls: type, given: Mapping[str, Any]) -> dict[str, Secret]:
         """The secrets that a class looks for when none are given; where there is none it finds the reference, and may do without."""
         found = {}
         for one in init_fields(cls):
-            if isinstance(one.default, SecretReference):
+            if isinstance(one.default, SecretReference) and one.name not in given:
                 with suppress(OptionError):
                     found[one.name] = self._secret(one.default, ())
         return found

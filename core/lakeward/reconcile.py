@@ -1,4 +1,4 @@
-"""The identity that holds for every batch: read = delivered + filtered by a named rule + dead letters."""
+"""The identity that holds for every batch: read = delivered + filtered by a named rule + dead letters, + held back by a transform."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from attrs import astuple, frozen
 from lakeward.components import ROW, Batch
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 
+Keys = npt.NDArray[np.int64]
+
 
 @frozen
 class Fates:
@@ -23,13 +25,16 @@ class Fates:
     """Spooled for at least one sink, or taken into a window or an alert."""
     filtered: int
     dead: int
+    held: int = 0
+    """Held back, without a fate yet; less than 0 when more rows leave than come."""
 
     def __add__(self, other: Fates) -> Fates:
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return Fates(*(one + more for one, more in pairs))
+        return Fates(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 NO_ROWS = Fates(0, 0, 0, 0)
+NOTHING = pa.RecordBatch.from_pydict({ROW: pa.array([], pa.int64())})
+"""What is read when only rows that were held back leave."""
 
 
 def transformed(pipeline: Pipeline, batch: Batch) -> tuple[Outcome, Fates]:
@@ -40,25 +45,34 @@ def transformed(pipeline: Pipeline, batch: Batch) -> tuple[Outcome, Fates]:
 
 def fates(rows: pa.RecordBatch, unread: int, outcome: Outcome) -> Fates:
     """Count by row keys; `unread` rows were rejected by the source itself. Raises BrokenContract when a row has no fate."""
-    keys = rows.column(ROW)
+    read = rows.column(ROW)
     rejected = [batch.column(ROW) for _, batch in outcome.dead if ROW in batch.schema.names]
     arrived = [share.column(ROW) for share in outcome.shares.values() if ROW in share.schema.names] + outcome.taken
-    if not rejected and any(each.equals(keys) for each in arrived):  # the usual case: a sink takes every row
-        return Fates(len(keys) + unread, len(keys), 0, unread)
-    dead = _among(keys, rejected)
-    delivered = _among(keys, arrived) & ~dead
-    filtered = _among(keys, outcome.removed) & ~dead & ~delivered
-    counted = [int(mask.sum()) for mask in (delivered, filtered, dead)]
-    lost = len(keys) - sum(counted)
-    if lost:
+    held_back = outcome.waited + outcome.waiting
+    if not rejected and not held_back and any(each.equals(read) for each in arrived):  # the usual case: a sink takes every row
+        return Fates(len(read) + unread, len(read), 0, unread)
+    keys = np.unique(_joined([read, *held_back]))
+    held = _most(keys, outcome.waiting) - _most(keys, outcome.waited)
+    left, counted = np.maximum(_times(keys, [read]) - held, 0), list[int]()  # rows whose fate is known now
+    for places in (rejected, arrived, outcome.removed):  # the dead, the delivered, the filtered
+        found = np.minimum(left, _times(keys, places))
+        left, counted = left - found, [*counted, int(found.sum())]
+    if lost := int(left.sum()):
         fate = "neither delivered, filtered nor rejected; a transform lost their keys"
-        raise BrokenContract(f"{lost} of {len(keys)} rows were read but {fate}")
-    return Fates(len(keys) + unread, counted[0], counted[1], counted[2] + unread)
+        raise BrokenContract(f"{lost} of {len(read)} rows were read but {fate}")
+    return Fates(len(read) + unread, counted[1], counted[2], counted[0] + unread, int(held.sum()))
 
 
-def _among(keys: pa.Array[Any], sets: Sequence[pa.Array[Any]]) -> npt.NDArray[np.bool_]:
-    if not sets:
-        return np.zeros(len(keys), np.bool_)
-    import pyarrow.compute as pc  # takes 25 ms, which most runs need not pay
+def _times(keys: Keys, sets: Sequence[pa.Array[Any]]) -> Keys:
+    """How often each key is in the sets together: rows of two inputs may have the same."""
+    found = np.sort(_joined(sets))
+    return np.searchsorted(found, keys, "right") - np.searchsorted(found, keys, "left")
 
-    return pc.is_in(keys, value_set=pa.chunked_array(sets).combine_chunks()).to_numpy(zero_copy_only=False)
+
+def _most(keys: Keys, sets: Sequence[pa.Array[Any]]) -> Keys:
+    """How often each is in the set where it is most often: a row may wait in several transforms."""
+    return np.asarray(np.maximum.reduce([np.zeros_like(keys), *(_times(keys, [one]) for one in sets)]))
+
+
+def _joined(sets: Sequence[pa.Array[Any]]) -> Keys:
+    return np.concatenate([np.zeros(0, np.int64), *(each.to_numpy(zero_copy_only=False) for each in sets)])

@@ -29,7 +29,7 @@ from lakeward.hookspecs import BatchInfo, RunInfo, RunResult
 from lakeward.pacing import LONGEST_PAUSE, pause_after
 from lakeward.pipeline import BrokenContract, Outcome, Pipeline
 from lakeward.plugins import Plugins
-from lakeward.reconcile import NO_ROWS, Fates, transformed
+from lakeward.reconcile import NO_ROWS, NOTHING, Fates, fates, transformed
 from lakeward.recording import Recording, Share
 from lakeward.remembered import restore, stateful
 from lakeward.secrets import redact
@@ -145,8 +145,7 @@ class Run:
             courier.join(max(0.0, end - time.monotonic()))
         status: Literal["done", "failed", "stopped"] = "failed" if error else "stopped" if self._stopping() else "done"
         delivered = {courier.sink_name: courier.delivered for courier in self._couriers}
-        counted = self._fates
-        result = RunResult(status, datetime.now(UTC), counted.read, counted.dead, counted.filtered, delivered, error)
+        result = RunResult(status, datetime.now(UTC), self._fates.read, self._fates.dead, self._fates.filtered, delivered, error)
         self._plugins.notify("lakeward_run_finished", run=self.info, result=result)
         return result
 
@@ -162,8 +161,6 @@ class Run:
                 failures = 0
                 if self._once:
                     self._record_finish()
-                    for step, rows in self._pipeline.waiting().items():
-                        log.info("%s: %d rows wait in %s for those that follow; --finish would let them go", self.info.pipeline, rows, step)
                     break
                 pause = config.batch.wait.total_seconds()
             except Retry as error:
@@ -175,6 +172,8 @@ class Run:
                 full = isinstance(error, NoRoom)
                 self._trouble("disk" if full else "source", NoRoom.told if full else redact(str(error)))
             self._pause(pause)
+        for step, keys in self._pipeline.waiting().items():
+            log.info("%s: %d rows wait in %s for those that follow; --finish would let them go", self.info.pipeline, len(keys), step)
 
     def _read_what_is_there(self) -> None:
         if self._stale:
@@ -237,7 +236,7 @@ class Run:
         rows_by_sink = {share.sink: share.rows for share in shares}
         totals = Counter(dict(replay.totals) if replay else {})
         for kind, counts in (("rows", asdict(counted)), ("filtered", outcome.filtered), ("spooled", rows_by_sink)):
-            totals.update({(kind, name): rows for name, rows in counts.items()})
+            totals.update({(kind, name): rows for name, rows in counts.items() if rows or name != "held"})  # few hold rows back
         states = {name: transform.state() for name, transform in stateful(self._pipeline).items()}
         closed = replay.closing if replay else Closing()
         self._state.record(Recording(now.sequence, now.epoch, now.position, states, shares, dead, totals, events, origin, closed))
@@ -280,9 +279,10 @@ class Run:
             return
         with self._all_or_nothing():
             for outcome in self._pipeline.finish(END_OF_INPUT):
-                if outcome.shares or outcome.dead or outcome.filtered:
+                counted = fates(NOTHING, 0, outcome)
+                if outcome.shares or outcome.dead or outcome.filtered or counted != NO_ROWS:
                     now = self._next(self._last.position, self._last.epoch)
-                    self._record(now, outcome, NO_ROWS, all_letters(outcome.dead, "", now.epoch), "")
+                    self._record(now, outcome, counted, all_letters(outcome.dead, "", now.epoch), "")
 
     def _replay(self) -> None:
         """Dead letters that a person wants to go through again."""

@@ -23,6 +23,7 @@ from lakeward import Component, Encoding, OptionError, hookimpl, option
 from lakeward.secrets import Secret, SecretReference
 
 LAKEWARD_API = (1, 0)
+asked = []
 
 @hookimpl
 def lakeward_components():
@@ -31,6 +32,7 @@ def lakeward_components():
 
 @hookimpl
 def lakeward_resolve_secret(scheme, ref):
+    asked.append(ref)
     if ref == "absent":
         raise OptionError("", "there is nothing here")
     return Secret(f"found {ref}", ref) if scheme == "here" else None
@@ -109,6 +111,7 @@ def test_an_empty_block_is_none(planned: Any) -> None:
         (", old_config: {deep: {a: x}}", r"p.yaml:4:42: transforms.old.old_config.deep.a: expected a number, got text"),
         (", old_config: {column: gone}", r"p.yaml:4:40: transforms.old.old_config.column: no column 'gone'"),
         (", limit: 1, old_config: {limit: 1}", r"p.yaml:4:\d+: transforms.old.*limit: stands in old_config too; write it once"),
+        (", limit: 11, old_config: {column: limit}", r"p.yaml:4:26: transforms.old.limit: expected at most 10, got 11"),
         (", old_config: .inf", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got a number"),
         (", old_config: [1]", r"p.yaml:4:31: transforms.old.old_config: expected a mapping, got a list"),
         (""", old_config: '{"limit": 11}'""", r"p.yaml:4:31: transforms.old.old_config.limit: expected at most 10, got 11"),
@@ -129,6 +132,11 @@ def test_mistakes_are_shown_where_they_were_written(planned: Any, options: str, 
 def test_a_secret_that_the_class_looks_for_is_found_unless_another_is_given(planned: Any) -> None:
     assert planned("").key.reveal() == "found token"
     assert planned(", old_config: {key: '${here:mine}'}").key.reveal() == "found mine"
+
+
+def test_a_secret_that_is_not_needed_is_not_asked_for(planned: Any) -> None:
+    planned(", key: '${here:mine}'")
+    assert sys.modules["planned"].asked == ["mine"]
 
 
 def test_a_class_finds_the_reference_when_there_is_no_secret(planned: Any) -> None:

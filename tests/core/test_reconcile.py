@@ -76,3 +76,28 @@ def test_an_empty_batch_with_only_unreadable_rows_counts_them() -> None:
 
 def test_a_row_that_several_sinks_take_counts_once() -> None:
     assert fates(rows([1, 2]), 0, Outcome(shares={"a": rows([1, 2]), "b": rows([1, 2]), "c": rows([2])})) == Fates(2, 2, 0, 0)
+
+
+def keys(*numbers: int) -> pa.Array:
+    return pa.array(numbers, pa.int64())
+
+
+def test_a_row_that_waits_has_no_fate_and_gets_one_when_it_leaves() -> None:
+    assert fates(rows([1, 2]), 0, Outcome(shares={"a": rows([1])}, waiting=[keys(2)])) == Fates(2, 1, 0, 0, 1)
+    assert fates(rows([]), 0, Outcome(shares={"a": rows([2])}, waited=[keys(2)])) == Fates(0, 1, 0, 0, -1)
+    left = Outcome(dead=[("a", rejected(rows([2]), "type"))], removed=[keys(3)], waited=[keys(2, 3)], waiting=[keys(4)])
+    assert fates(rows([4]), 0, left) == Fates(1, 0, 1, 1, -1)
+
+
+def test_a_row_that_waits_in_two_transforms_is_one() -> None:
+    assert fates(rows([1, 2]), 0, Outcome(shares={"a": rows([1])}, waiting=[keys(2), keys(2)])) == Fates(2, 1, 0, 0, 1)
+
+
+def test_rows_of_two_inputs_may_wait_under_one_key() -> None:
+    assert fates(rows([5]), 0, Outcome(waited=[keys(5)], waiting=[keys(5, 5)])) == Fates(1, 0, 0, 0, 1)
+    assert fates(rows([5]), 0, Outcome(shares={"a": rows([5])}, waited=[keys(5)], waiting=[keys(5)])) == Fates(1, 1, 0, 0, 0)
+
+
+def test_a_row_that_no_longer_waits_and_went_nowhere_stops_everything() -> None:
+    with pytest.raises(BrokenContract, match=r"^1 of 1 rows"):
+        fates(rows([1]), 0, Outcome(shares={"a": rows([1])}, waited=[keys(2)]))

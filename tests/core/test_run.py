@@ -123,14 +123,14 @@ class Behind:
         return known.slice(1, split - 1) if self.loses else known.slice(0, split)
 
     def state(self) -> bytes:
-        return json.dumps([self.held.to_pylist(), str(self.held.schema.field("id").type)]).encode()
+        return json.dumps(self.held.to_pylist() if self.held is not None else []).encode()
 
     def restore(self, state: bytes) -> None:
-        self.held = pa.RecordBatch.from_pylist(json.loads(state)[0], self.held.schema if self.held is not None else SCHEMA)
+        self.held = pa.RecordBatch.from_pylist(json.loads(state), SCHEMA)
 
     def finish(self, watermark: object) -> pa.RecordBatch:
-        last, self.held = self.held, self.held.slice(1)
-        return last
+        last, self.held = self.held, None
+        return last if last is not None else pa.RecordBatch.from_pylist([], SCHEMA)
 
 
 SCHEMA = pa.schema([(ROW, pa.int64()), ("id", pa.int64()), ("temperature", pa.float64())])
@@ -226,12 +226,25 @@ def test_two_ports_joined_are_again_in_the_order_of_the_source(start: Any, tmp_p
     assert sink.ids() == [9, 8, 7, 6, 5, 2, 1, 0]
 
 
-def test_a_row_that_waits_for_the_next_one_counts_as_delivered_and_leaves_later(start: Any, tmp_path: Path) -> None:
+def test_a_row_that_waits_for_the_next_one_has_no_fate_before_it_leaves(start: Any, tmp_path: Path) -> None:
     sink, links = Folder(tmp_path / "out"), {"out": [("behind", "main")]}
     _, totals, *_ = start([ROWS[:5]], {"out": sink}, links, [Step("behind", [("source", "main")], Behind())])
-    assert (sink.ids(), totals["rows"]) == ([0, 1, 2, 3], {"read": 5, "delivered": 5, "filtered": 0, "dead": 0})
+    assert (sink.ids(), totals["rows"]) == ([0, 1, 2, 3], {"read": 5, "delivered": 4, "filtered": 0, "dead": 0, "held": 1})
     _, totals, *_ = start([ROWS], {"out": sink}, links, [Step("behind", [("source", "main")], Behind())], finish=True)
-    assert (sink.ids(), totals["rows"]) == (list(range(10)), {"read": 10, "delivered": 10, "filtered": 0, "dead": 0})
+    assert (sink.ids(), totals["rows"]) == (list(range(10)), {"read": 10, "delivered": 10, "filtered": 0, "dead": 0, "held": 0})
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_a_row_that_waited_gets_the_fate_it_meets_then(start: Any, tmp_path: Path, size: int) -> None:
+    sink, transforms = Folder(tmp_path / "out"), [("behind", "source", Behind), ("sorted", "behind", Sorter), ("again", "sorted", Behind)]
+    links = {"out": [("again", "main"), ("sorted", "hot")]}
+    for rows, finish in [(ROWS[:size], False), (ROWS[: 2 * size], False), (ROWS, True)]:
+        steps = [Step(name, [(above, "main")], make()) for name, above, make in transforms]
+        _, totals, dead, _ = start([rows], {"out": sink}, links, steps, finish=finish)
+        fates = totals["rows"]
+        assert fates["read"] == fates["delivered"] + fates["filtered"] + fates["dead"] + fates.get("held", 0)
+        assert (len(sink.ids()), len(dead)) == (fates["delivered"], fates["dead"])
+    assert fates == {"read": 10, "delivered": 8, "filtered": 1, "dead": 1, "held": 0}
 
 
 def test_a_row_that_is_neither_held_back_nor_given_stops_the_run(start: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ def report(state: State) -> dict[str, Any]:
     """Rows by fate, by sink, by rule; what waits; where it went on."""
     totals, waiting, checkpoint = state.totals(), state.waiting(), state.checkpoint()
     rows = {kind: totals.get("rows", {}).get(kind, 0) for kind in ("read", "delivered", "filtered", "dead")}
+    rows |= {"held": held} if (held := totals.get("rows", {}).get("held", 0)) else {}  # only some pipelines hold rows back
     receipts = {receipt["sink"]: receipt for receipt in state.receipts()}
     sinks = {
         name: {
@@ -30,7 +31,7 @@ def report(state: State) -> dict[str, Any]:
         "epoch": checkpoint.epoch if checkpoint else None,
         "batches": checkpoint.sequence if checkpoint else 0,
         "rows": rows,
-        "reconciled": rows["read"] == rows["delivered"] + rows["filtered"] + rows["dead"],
+        "reconciled": rows["read"] == sum(count for fate, count in rows.items() if fate != "read"),
         "sinks": sinks,
         "filtered": totals.get("filtered", {}),
         "dead_letters": [{"stage": stage, "reason": reason, "rows": count} for (stage, reason), count in state.letters.counts().items()],
@@ -43,9 +44,9 @@ def in_words(found: dict[str, Any]) -> str:
     """The same for people."""
     rows = found["rows"]
     sign = "=" if found["reconciled"] else "≠"
-    lines = [
-        f"{rows['read']:,} rows read {sign} {rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters"
-    ]
+    fates = f"{rows['delivered']:,} delivered + {rows['filtered']:,} filtered + {rows['dead']:,} dead letters"
+    held = f" + {rows['held']:,} held back until their next ones come" if "held" in rows else ""
+    lines = [f"{rows['read']:,} rows read {sign} {fates}{held}"]
     if found["sinks"]:
         columns = ("rows", "delivered", "waiting", "refused", "location")
         cells = [(name, *(sink[column] for column in columns)) for name, sink in found["sinks"].items()]

@@ -82,9 +82,11 @@ def _rehearse(pipeline: Pipeline, where: Path, as_json: bool) -> None:
     for name in pipeline.sinks:
         share = outcome.shares.get(name)
         sinks[name] = {"rows": share.num_rows if share is not None else 0, "would": would.get(name, "")}
-    found = {"read": fates.read, "delivered": fates.delivered, "filtered": dict(outcome.filtered), "dead": fates.dead, "sinks": sinks}
+    found = {"read": fates.read, "delivered": fates.delivered, "filtered": dict(outcome.filtered), "dead": fates.dead, "held": fates.held}
+    found["sinks"] = sinks
     identity = f"{fates.read:,} rows read = {fates.delivered:,} to deliver + {fates.filtered:,} filtered + {fates.dead:,} dead letters"
-    lines = [f"dry run: {identity}"] + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()]
+    held = f" + {fates.held:,} held back until their next ones come" if fates.held else ""
+    lines = [f"dry run: {identity}{held}"] + [f"  {name}: {sink['rows']:,} rows  {sink['would']}" for name, sink in sinks.items()]
     answer(found, as_json, lambda: "\n".join(lines))
 
 

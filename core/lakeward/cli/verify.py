@@ -62,9 +62,10 @@ def _numbers(state: State) -> Iterator[Check]:
     from lakeward.deadletters.box import KEYED
 
     totals = state.totals()
-    read, delivered, filtered, dead = (totals.get("rows", {}).get(kind, 0) for kind in ("read", "delivered", "filtered", "dead"))
-    sign = "=" if read == delivered + filtered + dead else "≠"
-    told = f"{read:,} {sign} {delivered:,} + {filtered:,} + {dead:,}"
+    kinds = ("read", "delivered", "filtered", "dead", "held")
+    read, delivered, filtered, dead, held = (totals.get("rows", {}).get(kind, 0) for kind in kinds)
+    sign = "=" if read == delivered + filtered + dead + held else "≠"
+    told = f"{read:,} {sign} {delivered:,} + {filtered:,} + {dead:,}" + (f" + {held:,} held back" if held else "")
     yield Check("rows read = delivered + filtered + dead", sign == "=", told)
     letters = sum(state.letters.counts(KEYED).values())  # a row may have one on each branch
     yield Check("dead rows have their letters", dead <= letters, f"{dead:,} rows, {letters:,} letters")

@@ -99,7 +99,7 @@ def _change(kept: Letters, rows: pa.RecordBatch, outcome: Outcome, origin: str, 
 
     dead = pa.array(sorted(kept.dead_rows(origin, epoch, replayed)), pa.int64())
     counted = fates(rows.filter(pc.invert(pc.is_in(rows.column(ROW), value_set=dead))), 0, outcome)
-    return Fates(0, counted.delivered, counted.filtered, -counted.delivered - counted.filtered)
+    return Fates(0, counted.delivered, counted.filtered, -counted.delivered - counted.filtered - counted.held, counted.held)
 
 
 def _schema(pipeline: Pipeline, stage: str, sink: str | None) -> pa.Schema:

@@ -4,7 +4,7 @@ Each file is one subject, and imports only from those below it. Read from the to
 
     validator    the options, and what the kernel calls
     plan         which rules can be evaluated         past         what is remembered from batch to batch
-    profiles     sets of rules to start from          state        as bytes, and back
+    profiles     sets of rules to start from
     limits       judging each row alone               temporal     judging a row by its neighbours
                                                       flatness     judging windows of time
     sample       the rows of a batch as rules see them

@@ -12,8 +12,8 @@ from attrs import define, field
 
 from lakeward import Refused
 from lakeward.grouping import NEVER, Array, Key, group_codes, plain_types
+from lakeward.packing import pack, unpack
 from lakeward_plugins.transforms.physics_validation.sample import Memory, Series
-from lakeward_plugins.transforms.physics_validation.state import pack, unpack
 
 log = logging.getLogger("lakeward.physics_validation")
 
