@@ -53,11 +53,15 @@ class Shape:
         if strange := unsupported(schema):
             raise OptionError("", f"{strange} has no place in JSON; cast it with schematize")
 
+    def property_of(self, column: str) -> str:
+        """What a column of the rows is called in an item, whose own `id` is a name that is made."""
+        return self.own_id if column == "id" else column
+
     def phrase(self, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
         """A query by columns of the rows. A text of JSON is one of Cosmos DB."""
 
         def path(column: str) -> str:
-            return f"c[{json.dumps(self.own_id if column == 'id' else column)}]"
+            return f"c[{json.dumps(self.property_of(column))}]"
 
         top = f"TOP {limit} " if limit and not count else ""
         conditions = " AND ".join(f"{path(column)} = {json.dumps(text)}" for column, text in where.items())
@@ -73,7 +77,7 @@ class Shape:
         wanted = [name for name in rows.schema.names if name != ROW or self.row_key]
         bad: dict[int, str] = {}
         columns = [_column(rows.column(name), name, bad) for name in wanted]
-        keys = ["id", *(self.own_id if name == "id" else name for name in wanted)]
+        keys = ["id", *map(self.property_of, wanted)]
         if self.upsert_by:
             names = _natural([columns[wanted.index(name)] for name in self.upsert_by], self.upsert_by, bad)
         if self.run:

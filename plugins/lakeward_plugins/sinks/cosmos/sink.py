@@ -86,6 +86,11 @@ class CosmosSink:
         self._shape = Shape(path, tuple(self.upsert_by), self.revision, self.own_id, self.row_key, run)
 
     @property
+    def _revision(self) -> str:
+        """The property in which items have their revision."""
+        return self._shape.property_of(self.revision)
+
+    @property
     def encoding(self) -> Encoding:
         """With the row key, which ids are made of."""
         return Encoding(row_key=True, inserted_at=self.inserted_at)
@@ -103,7 +108,7 @@ class CosmosSink:
         if self._progress.parcel != str(parcel.token):
             self._progress = Progress(str(parcel.token))
         plain = bool(self.upsert_by) and not self.revision
-        writer, name, first = Writer(container, self._where, plain, self.revision), namer(parcel), 0
+        writer, name, first = Writer(container, self._where, plain, self._revision), namer(parcel), 0
         try:
             for number, rows in enumerate(parcel.batches(CHUNK)):
                 self._write(writer, number, self._partitions(rows, name(rows, first), first))
@@ -230,7 +235,7 @@ class CosmosSink:
 
         def work(partition: Any, entries: Sequence[Entry]) -> None:
             try:
-                entries = newest(entries, self.revision) if self.upsert_by else entries
+                entries = newest(entries, self._revision) if self.upsert_by else entries
                 writer.write(partition, entries, progress, chunk, lock)
             except BaseException as error:  # noqa: BLE001  # told by the thread that waits
                 errors.append(error)

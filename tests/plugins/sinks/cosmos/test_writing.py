@@ -277,6 +277,14 @@ def test_the_newest_revision_stays_in_whatever_order_they_come(container: Contai
     assert revisions(container) == {f"w{n}": 5 for n in range(30)}
 
 
+def test_the_own_id_of_rows_may_be_their_revision(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
+    sink = sink_of(container, upsert_by=["sensor"], revision="id")
+    for sequence, number in enumerate((7, 12, 9), 1):
+        rows = pa.record_batch({"id": [number], "sensor": ["a"], "city": ["Oslo"]})
+        sink.deliver(parcel_of(rows, sequence=sequence))
+    assert [item["row_id"] for item in documents(container)] == [12]
+
+
 def test_the_newest_revision_stays_though_several_write(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
     parcels = []
     for number in range(24):
