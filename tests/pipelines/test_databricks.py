@@ -1,10 +1,9 @@
-"""The real program and a warehouse: killed behind a bad network, and mended while it runs; an independent client reads the tables."""
+"""The real program and a warehouse that is mended while it runs; an independent client reads the tables."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -26,7 +25,7 @@ import commands
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.one_python
-KILLS, ROWS, BATCH = 20, 3_000, 25
+BATCH = 25
 YAML = """
 name: crash
 source: {use: sqlite, path: sensor.db}
@@ -93,38 +92,6 @@ def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes], fol
 def report(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(commands.lakeward(folder, "status", "pipeline.yaml", "--json", **environment).stdout)
     return told
-
-
-@pytest.mark.slow
-def test_every_row_arrives_once_through_twenty_kills(databricks: DatabricksServer, schema: str, tmp_path: Path) -> None:
-    write_rows(tmp_path, ROWS)
-    luck, environment = random.Random(11), known(databricks)
-
-    def asked() -> int:
-        return sum(databricks.order()["requests"].values())
-
-    with FaultProxy(databricks.url, p=0.2, seed=5, hang=0.2, retry_after=0) as proxy:
-        for _ in range(KILLS):
-            with running(tmp_path, environment | {"HOST": proxy.url}) as process:
-                before = asked()
-                wait_until(lambda before=before: asked() > before, process, tmp_path)  # type: ignore[misc]
-                time.sleep(luck.uniform(0, 0.5))
-                assert process.poll() is None
-                os.kill(process.pid, signal.SIGKILL)
-                assert process.wait(30) == -signal.SIGKILL
-    left = report(tmp_path, environment)
-    waited = {name: sink["waiting"] for name, sink in left["sinks"].items()}
-    print(f"after {KILLS} kills: {left['rows']}, waiting {waited}")
-    assert left["rows"]["read"] < ROWS or any(waited.values())  # there was something to kill each time
-    ended = commands.lakeward(tmp_path, "run", "pipeline.yaml", "--once", "--json", **environment)
-    rows = in_source(tmp_path)
-    assert in_table(databricks, f"{schema}.readings_0_raw") == rows
-    assert in_table(databricks, f"{schema}.small") == rows
-    assert in_table(databricks, f"{schema}.latest") == Counter({row: 1 for row in rows if int(str(row[0])) > ROWS - 3})
-    assert databricks.staged(schema) == []
-    assert {name: sink["waiting"] for name, sink in json.loads(ended.stdout)["sinks"].items()} == {"raw": 0, "small": 0, "latest": 0}
-    assert report(tmp_path, environment)["rows"] == {"read": ROWS, "delivered": ROWS, "filtered": 0, "dead": 0}
-    assert "Traceback" not in (tmp_path / "log").read_text() + ended.stderr
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """The real command line, changed for a test: `python -m crash.patched PATCH... -- ARGUMENTS...`.
 
-A patch is `die:POINT:VISIT`, `plant:BUG`, `careless:WHAT` or `links:off`.
+A patch is `die:POINT:VISIT`, `plant:BUG`, `careless:WHAT`, `impatient:SECONDS` or `links:off`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ def apply(patches: list[str]) -> None:
     """Change this process."""
     from crash.planted import plant
     from crash.points import die_at
+    from impatient_lakeward import hurry
 
     _announce_documents()
     makers: dict[str, Callable[..., None]] = {
-        "plant": plant, "careless": careless, "links": links, "die": lambda point, visit: die_at(point, int(visit)),
+        "plant": plant, "careless": careless, "links": links, "impatient": hurry,
+        "die": lambda point, visit: die_at(point, int(visit)),
     }  # fmt: skip
     for patch in sorted(patches, reverse=True):  # bugs first: their calls must come by the points too
         kind, *values = patch.split(":")

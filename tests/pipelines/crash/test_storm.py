@@ -1,10 +1,11 @@
-"""A hundred kills at random moments; `make crash` does a thousand."""
+"""A hundred kills at random moments of pipelines with several sinks, and twenty for each kind of sink; `make crash` does ten times that."""
 
 from __future__ import annotations
 
 import pytest
 
-from crash.storm import storm
+from crash.elsewhere import Servers
+from crash.storm import KINDS, storm
 
 
 @pytest.mark.slow
@@ -14,6 +15,15 @@ def test_no_row_is_lost_and_none_takes_effect_twice(seed: int) -> None:
     assert tally.exact, tally
     assert tally.kills.total() == 25
     assert tally.rows > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_row_of_any_sink_is_lost_or_takes_effect_twice(kind: str, servers: Servers) -> None:
+    tally = storm(kills=20, seed=5, each=20, kind=kind, servers=servers)
+    assert tally.exact, tally
+    assert tally.kills.total() == 20
+    assert tally.rows > 500
 
 
 @pytest.mark.slow

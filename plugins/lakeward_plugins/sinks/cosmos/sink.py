@@ -31,8 +31,9 @@ NAME = re.compile(r"[^/\\?#\s](?:[^/\\?#]*[^/\\?#\s])?")
 PATH = re.compile(r"(/[^/\"\s]+)+")
 CHUNK = 10_000
 """Rows that are items at a time."""
-# It prints a traceback when it cannot look at the account in the background, which every request would tell of as well.
-QUIET = {"azure": logging.INFO, "azure.cosmos._GlobalEndpointManager": logging.CRITICAL}
+# It prints a traceback when it cannot look at the account in the background, and urllib3 when the head of an answer ends early: the
+# request tells of both as well.
+QUIET = {"azure": logging.INFO, "azure.cosmos._GlobalEndpointManager": logging.CRITICAL, "urllib3.connection": logging.ERROR}
 
 
 @define

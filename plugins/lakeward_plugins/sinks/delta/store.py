@@ -15,7 +15,8 @@ from lakeward import OptionError, Refused
 from lakeward.errors import LakewardError
 from lakeward.secrets import Secret
 
-QUIET = ("boto3", "botocore", "urllib3")  # below INFO they print keys, tokens and signatures
+# Below INFO they print keys, tokens and signatures; one prints a traceback when the head of an answer ends early, which the request tells.
+QUIET = {"boto3": logging.INFO, "botocore": logging.INFO, "urllib3": logging.INFO, "urllib3.connection": logging.ERROR}
 NO_KEYS = "check access_key_id, secret_access_key and session_token, or what the AWS chain finds"
 NO_CONDITION = "the store has no conditional writes, without which two writers would lose rows: use another store"
 REMEDY = {  # what S3 says, and what a human does about it
@@ -134,8 +135,8 @@ class Store:
                 from boto3.session import Session  # type: ignore[import-untyped]  # only for tables in S3
             except ImportError as error:
                 raise OptionError("path", "a table in S3 needs boto3: pip install 'lakeward[s3]'") from error
-            for name in QUIET:
-                logging.getLogger(name).setLevel(max(logging.INFO, logging.getLogger(name).getEffectiveLevel()))
+            for name, least in QUIET.items():
+                logging.getLogger(name).setLevel(max(least, logging.getLogger(name).getEffectiveLevel()))
             names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
             given = {name: secret.reveal() for name, secret in zip(names, self.keys, strict=True) if secret}
             self._session = Session(**given, region_name=self.region or None)

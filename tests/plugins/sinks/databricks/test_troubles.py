@@ -25,7 +25,6 @@ from faultproxy import FAULTS, FaultProxy
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret
 from lakeward.testing import make_parcel
-from lakeward.testing.rows import values
 from lakeward_plugins.sinks.databricks import sink as sink_module
 from lakeward_plugins.sinks.databricks import statements
 from lakeward_plugins.sinks.databricks.troubles import short, sorted_out
@@ -109,40 +108,6 @@ def test_an_answer_cut_short_anywhere_is_never_taken_for_more_than_it_says(datab
             sink.deliver(parcel_of(tmp_path, rows, sequence=sequence))
     assert spoiled >= 4
     assert sorted(databricks.table(f"{schema}.readings")["temperature"].to_pylist()) == [float(number) for number in range(1, 13)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-def test_every_row_arrives_once_through_a_bad_network(databricks, schema, sink_of, tmp_path, mode):
-    """120 parcels, and half of all requests spoiled."""
-    options = MODES[mode] | ({"volume": f"{schema}.staged"} if mode == "copy" else {})
-    want: Counter[Any] = Counter()
-    attempts = 0
-    with FaultProxy(databricks.url, p=0.5, seed=7, hang=0.4, retry_after=0, slow=0.02) as proxy:
-        sink = sink_of(host=proxy.url, timeout=timedelta(seconds=0.3), **options)
-        for sequence in range(1, 121):
-            numbers = range(10 * sequence, 10 * sequence + 10)
-            rows = pa.record_batch({"_row": numbers, "sensor": [f"s{n}" for n in numbers], "temperature": [n / 7 for n in numbers]})
-            want.update(values(rows, ["sensor", "temperature"]))
-            parcel = parcel_of(tmp_path, rows, sequence=sequence)
-            for _ in range(200):
-                attempts += 1
-                with suppress(Retry):
-                    sink.deliver(parcel)
-                    break
-        while min(proxy.counts[fault] for fault in FAULTS) < 20:  # a mode that asks little: the last parcel again and again
-            with suppress(Retry):
-                sink.deliver(parcel)
-        counts = dict(proxy.counts)
-        proxy.p = 0.0  # files that could not be taken away are, when the network works again
-        for sequence in range(121, 131):
-            sink.deliver(parcel_of(tmp_path, rows, sequence=sequence))
-    print(f"{mode}: {attempts} attempts, requests by fault: {counts}")
-    if mode != "merge":
-        want.update(dict.fromkeys(values(rows, ["sensor", "temperature"]), 10))
-    assert Counter(values(databricks.table(f"{schema}.readings"), ["sensor", "temperature"])) == want
-    assert {fault: count for fault, count in counts.items() if count < 20} == {}
-    assert databricks.staged(schema) == []
 
 
 def bare_insert(table: Any, columns: Any, rows: str, token: str) -> str:

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
-import sys
 import threading
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import time, timedelta
+from datetime import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from faultproxy import FAULTS, FaultProxy
-from s3_server import ALONE
+from faultproxy import FaultProxy
 
 from lakeward import OptionError, Parcel, Refused, Retry
 from lakeward.secrets import Secret, redact
@@ -104,66 +99,6 @@ def retried(sink: DeltaSink, parcel: Parcel, attempts: int = 40) -> bool:
         except Retry:
             pass
     raise AssertionError(f"gave up after {attempts} attempts")
-
-
-# -- a bad network -----------------------------------------------------------------------------------------------------
-
-
-PARCELS, SPOILED = int(os.environ.get("PARCELS", "30")), float(os.environ.get("SPOILED", "0.3"))
-"""`PARCELS=120 SPOILED=0.5 pytest ...` takes some minutes."""
-
-
-@pytest.mark.slow
-@pytest.mark.one_python
-def test_parcels_through_a_network_that_spoils_requests_are_there_once(s3, sink_of, table_in, tmp_path):
-    outcomes = Counter[bool]()
-    with FaultProxy(s3.url, p=SPOILED, seed=5, hang=0.4, retry_after=0) as proxy:
-        sink = sink_of(endpoint_url=proxy.url, timeout=timedelta(seconds=0.3), compact_every=20)
-        for sequence in range(1, PARCELS + 1):
-            outcomes[retried(sink, parcel_of(tmp_path, sequence), 200)] += 1
-        counts = dict(proxy.counts)
-    print("requests by fault:", counts, "already there:", outcomes)
-    table = table_in()
-    assert table.to_pyarrow_dataset().count_rows() == 3 * PARCELS
-    assert table.transaction_version("lakeward/0123abcd/p/s/0") == PARCELS << 31
-    assert {fault: count for fault, count in counts.items() if count < 20} == {}
-    assert counts.keys() == {*FAULTS, "ok"}
-
-
-KILLED = """
-import os, sys, threading, time, random
-from pathlib import Path
-from lakeward.components import Parcel, Token
-from lakeward.secrets import Secret
-from lakeward_plugins.sinks.delta import DeltaSink
-from lakeward_plugins.sinks.delta.store import Store
-file, sequence, uri, url, key, secret = sys.argv[1:]
-sink = DeltaSink(uri, endpoint_url=url, access_key_id=Secret(key, "x"), secret_access_key=Secret(secret, "y"))
-def die():
-    time.sleep(random.Random(int(sequence)).uniform(0.01, 0.25))
-    os.kill(os.getpid(), 9)
-threading.Thread(target=die).start()
-for number in range(int(sequence), int(sequence) + 10_000):
-    sink.deliver(Parcel(Token("p", "s", "0123abcd", 0, number), Path(file), 3, "x" * 64))
-    print(number, flush=True)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.one_python
-def test_killed_twenty_times_at_any_moment_each_parcel_is_there_once(s3, bucket, sink_of, table_in, tmp_path):
-    environment, parcel = {**os.environ, **ALONE, "PYTHONPATH": os.pathsep.join(sys.path)}, parcel_of(tmp_path)
-    done = 0
-    for _ in range(20):
-        arguments = [str(parcel.path), str(done + 1), f"s3://{bucket}/lake/t", s3.url, s3.access_key_id, s3.secret_access_key]
-        ran = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, check=False, capture_output=True, text=True)
-        assert ran.returncode == -9, ran.stderr
-        done = int(ran.stdout.split()[-1]) if ran.stdout.split() else done
-        table = table_in()
-        if table:  # what it had said is there, and maybe one more
-            assert table.to_pyarrow_dataset().count_rows() in (3 * done, 3 * (done + 1))
-    sink_of().deliver(parcel_of(tmp_path, done + 1))
-    assert table_in().to_pyarrow_dataset().count_rows() == 3 * (done + 1)
 
 
 # -- what a human must mend --------------------------------------------------------------------------------------------
