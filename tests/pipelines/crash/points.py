@@ -52,19 +52,19 @@ def die_at(point: str, visit: int) -> None:
     for step, targets in (STEPS | OF_PARTS).items():
         for owner, name in targets:
             around(owner, name, step)
-    _around_sinks()
+    for_each_sink(lambda sink: around(sink, "deliver", "deliver"))
     around(State, "_count", "record", before="inside_record")
     around(State, "_remove", "refuse", before="inside_refuse")
 
 
-def _around_sinks() -> None:
-    """Each sink comes by the points of `deliver`, from when it gets its courier."""
-    hire, watched = Courier.__init__, set[type]()
+def for_each_sink(change: Callable[[type], None]) -> None:
+    """Change the class of each sink, whatever it is, when it gets its courier."""
+    hire, changed = Courier.__init__, set[type]()
 
     def hired(self: Courier, name: str, sink: Sink, *args: Any, **kwargs: Any) -> None:
-        if type(sink) not in watched:
-            watched.add(type(sink))
-            around(type(sink), "deliver", "deliver")
+        if type(sink) not in changed:
+            changed.add(type(sink))
+            change(type(sink))
         hire(self, name, sink, *args, **kwargs)
 
     Courier.__init__ = hired  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""A day in half an hour: does anything grow? `python -m crash.soak --minutes 30`.
+"""A day in half an hour: does anything grow? `python -m crash.soak --minutes 30 --sinks cool,hot`.
 
 A sensor writes 400 rows a second, as eight sensors of one row a second would in fifty times the time. One process of the real program
 lives all the while; its memory, file descriptors, state and spool are looked at every two seconds. The Delta sinks compact
@@ -15,11 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from attrs import frozen
 
 from crash import pipeline
+from crash.elsewhere import Place, Servers
 from crash.oracle import Verdict, judge
 from crash.program import PATIENCE, ended, kill, start
 from crash.writer import writing
@@ -137,12 +139,15 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return 3600 * statistics.median((after[1] - before[1]) / (after[0] - before[0]) for before, after in pairs) if pairs else 0.0
 
 
-def soak(folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot"), say: bool = True) -> Soaked:
-    """Let it run for so long."""
+def soak(
+    folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot"), say: bool = True, place: Place | None = None
+) -> Soaked:
+    """Let it run for so long; sinks that are elsewhere are at `place`."""
+    known = place.known(place.address) if place else {}
     pipeline.make(folder, sinks, rows=BATCH, wait="1s")
     pipeline.grow(folder, 3 * BATCH)  # memory is as large as the largest batch, so the largest comes first
     looks: list[Look] = []
-    life = start(folder, ("run", "pipeline.yaml", "--log-level", "warning"))
+    life = start(folder, ("run", "pipeline.yaml", "--log-level", "warning"), **known)
     try:
         with writing(folder, rate=RATE):
             begin = time.monotonic()
@@ -158,8 +163,8 @@ def soak(folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", 
         ended(folder, life, 143)
     finally:
         kill(life)
-    ended(folder, start(folder, ("run", "pipeline.yaml", "--once", "--finish")))
-    return Soaked(looks, emptied, judge(folder, sinks), any((folder / "lake").glob("*/_delta_log")))
+    ended(folder, start(folder, ("run", "pipeline.yaml", "--once", "--finish"), **known))
+    return Soaked(looks, emptied, judge(folder, sinks, place), with_delta="use: delta" in (folder / "pipeline.yaml").read_text())
 
 
 def main() -> None:
@@ -168,7 +173,9 @@ def main() -> None:
     parser.add_argument("--sinks", default="raw,sums,cool,hot")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lakeward-soak-"))
-    soaked = soak(folder, 60 * options.minutes, tuple(options.sinks.split(",")))
+    sinks = tuple(options.sinks.split(","))
+    with closing(Servers()) as servers:
+        soaked = soak(folder, 60 * options.minutes, sinks, place=servers.place(sinks))
     print(soaked)
     faults = soaked.faults()
     print(*(f"too much: {fault}" for fault in faults), sep="\n")

@@ -33,8 +33,8 @@ from crash.writer import writing
 KILLED = -9
 AT_A_POINT = 0.4
 """Share of the kills at a named point rather than at any moment."""
-RATE = 200.0
-"""Rows that the sensor writes in a second; runs must be able to catch up with it."""
+RATE, RATE_OF_FAR = 200.0, 40.0
+"""Rows that the sensor writes in a second; runs must be able to catch up with it, also through a bad network."""
 AS_PEOPLE_DO = 0.1
 """Share of the runs that start a new interpreter: nine tenths of their life is the start."""
 SPOILED = 0.1
@@ -72,7 +72,7 @@ class Weather:
     @classmethod
     def of(cls, seed: int, kills: int, plant: str = "", kind: str = "") -> Weather:
         sinks = KINDS[kind] if kind else MIXED[0 if plant == "random_document_id" else seed % 3]
-        batch = random.Random(seed).choice((50, 100) if kind else (100, 300, 5000))
+        batch = random.Random(seed).choice((20, 60) if kind else (100, 300, 5000))
         return cls(seed, kills, "delete" if seed % 4 == 1 else "wal", batch, sinks, plant)
 
 
@@ -127,10 +127,11 @@ class Pipe:
         folder, weather, tally, luck = self.folder, self.weather, Tally(), random.Random(self.weather.seed)
         pipeline.make(folder, weather.sinks, weather.batch)
         try:
-            pipeline.grow(folder, 5 * weather.batch if weather.batch < 100 else 500)
+            pipeline.grow(folder, min(5 * weather.batch, 500))
             span = self._span()
             pipeline.connect(folder / "sensor.db", weather.journal).close()  # while nobody reads: SQLite does not wait to change it
-            with writing(folder, weather.journal, weather.seed, RATE), self._network() as address:
+            rate = RATE_OF_FAR if self.place.address else RATE
+            with writing(folder, weather.journal, weather.seed, rate), self._network() as address:
                 for _ in range(10 * weather.kills):
                     if tally.kills.total() >= weather.kills:
                         break

@@ -23,7 +23,7 @@ def test_no_row_of_any_sink_is_lost_or_takes_effect_twice(kind: str, servers: Se
     tally = storm(kills=20, seed=5, each=20, kind=kind, servers=servers)
     assert tally.exact, tally
     assert tally.kills.total() == 20
-    assert tally.rows > 500
+    assert tally.rows > 100
 
 
 @pytest.mark.slow
