@@ -28,8 +28,8 @@ from crash.program import Life, Nursery, ended, kill
 
 FAR = ("bucket", "far_table", "copied", "inserted", "merged", "items", "items_latest")
 BATCH = 20
-PATIENCE = 600.0
-"""Seconds after which rows that have not arrived are stuck."""
+PATIENCE = 1800.0
+"""Seconds after which rows that have not arrived are stuck: a commit to a Delta table in S3 is many requests."""
 GIVEN_UP = ("rejected", "rows stay in the spool", "wait in the spool until")
 """What the program says of rows that it does not send again by itself."""
 
