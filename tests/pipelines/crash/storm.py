@@ -34,7 +34,7 @@ KILLED = -9
 AT_A_POINT = 0.4
 """Share of the kills at a named point rather than at any moment."""
 RATE, RATE_OF_FAR = 200.0, 40.0
-"""Rows that the sensor writes in a second; runs must be able to catch up with it, also through a bad network."""
+"""Rows that the sensor writes in a second at most, and never more than two batches: runs must be able to catch up with it."""
 AS_PEOPLE_DO = 0.1
 """Share of the runs that start a new interpreter: nine tenths of their life is the start."""
 SPOILED = 0.1
@@ -130,7 +130,7 @@ class Pipe:
             pipeline.grow(folder, min(5 * weather.batch, 500))
             span = self._span()
             pipeline.connect(folder / "sensor.db", weather.journal).close()  # while nobody reads: SQLite does not wait to change it
-            rate = RATE_OF_FAR if self.place.address else RATE
+            rate = min(2.0 * weather.batch, RATE_OF_FAR if self.place.address else RATE)
             with writing(folder, weather.journal, weather.seed, rate), self._network() as address:
                 for _ in range(10 * weather.kills):
                     if tally.kills.total() >= weather.kills:
