@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -160,19 +160,30 @@ def test_a_replica_that_lags_behind_is_not_believed(container: ContainerProxy, s
     assert sink_of(container).deliver(parcel).details == {"written": 0, "already_there": 20}
 
 
-def test_an_item_that_somebody_changed_is_left_alone_and_told(
-    container: ContainerProxy, sink_of: Make, parcel_of: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_item_that_somebody_changed_is_left_alone(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
     parcel = parcel_of()
     sink_of(container).deliver(parcel)
     mine = next(item for item in documents(container) if item["city"] == "Rome")
-    container.upsert_item({**mine, "note": "looked at"})
-    sink_of(container).deliver(parcel)
-    assert not caplog.records  # more is not other
-    container.upsert_item({**mine, "temperature": 99})
-    sink_of(container).deliver(parcel)
-    assert "1 items are there with other values, such as" in caplog.text
-    assert [item["temperature"] for item in documents(container) if item["city"] == "Rome"] == [99]
+    container.upsert_item({**mine, "note": "looked at", "temperature": 99})
+    assert sink_of(container).deliver(parcel).details == {"written": 0, "already_there": 4}
+    assert [(item["note"], item["temperature"]) for item in documents(container) if item["city"] == "Rome"] == [("looked at", 99)]
+
+
+@pytest.mark.parametrize("status", [408, 429, 449, 503])
+def test_an_operation_that_fails_for_a_while_takes_its_batch_along(
+    cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make, monkeypatch: Any, status: int
+) -> None:
+    monkeypatch.setattr(writing, "PATIENCE", 0)
+    sink, parcel = sink_of(container), parcel_of(readings(250))
+    opened(sink)
+    for _ in range(2):
+        cosmos.set(script=[[status, 0, "not now", "operation"]])
+        with pytest.raises(Retry, match=f"answered {status}"):
+            sink.deliver(parcel)
+        assert documents(container) == []
+    receipt = sink.deliver(parcel)
+    assert (dict(receipt.details), receipt.rejected) == ({"written": 250, "already_there": 0}, {})
+    assert len(documents(container)) == 250
 
 
 # -- throttling --------------------------------------------------------------------------------------------------------
@@ -334,9 +345,39 @@ def test_an_item_that_went_away_in_between_is_made_again(
     assert revisions(container) == {"w1": 2}
 
 
-def test_without_a_revision_the_last_one_stays(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
-    sink = sink_of(container, upsert_by=["window_id"])
-    sink.deliver(parcel_of(windows(("w1", 3), ("w1", 2), ("w2", 9))))
-    assert revisions(container) == {"w1": 2, "w2": 9}
-    sink.deliver(parcel_of(windows(("w1", 1)), sequence=2))
-    assert revisions(container) == {"w1": 1, "w2": 9}
+def test_of_equal_revisions_the_first_stays_within_a_parcel_and_between_parcels(
+    container: ContainerProxy, sink_of: Make, parcel_of: Make
+) -> None:
+    rows = [("first", 2), ("second", 2), ("older", 1)]
+    for cut in (1, 2, 3):
+        sink = sink_of(container, upsert_by=["window_id"], revision="revision")
+        for sequence, start in enumerate(range(0, 3, cut), 10 * cut):
+            names, numbers = zip(*rows[start : start + cut], strict=True)
+            columns = {"window_id": [f"cut {cut}"] * len(names), "city": ["Oslo"] * len(names), "who": names, "revision": numbers}
+            sink.deliver(parcel_of(pa.record_batch(columns), sequence=sequence))
+    assert {item["window_id"]: item["who"] for item in documents(container)} == dict.fromkeys(["cut 1", "cut 2", "cut 3"], "first")
+
+
+@pytest.mark.parametrize("other", [{"life": "fedc9876"}, {"epoch": 1}, {"sequence": 9}], ids=["backfill", "epoch", "replay"])
+def test_an_older_row_that_comes_again_replaces_nothing(
+    container: ContainerProxy, sink_of: Make, parcel_of: Make, other: dict[str, Any]
+) -> None:
+    """A backfill has a life of its own, and a letter that is replayed has a later number: only the rows know which is older."""
+    at = [datetime(2026, 1, 31, hour, tzinfo=UTC) for hour in (1, 2)]
+    old, new = (pa.record_batch({"_row": [n], "city": ["Oslo"], "sensor": ["a1"], "at": [at[n]], "n": [n]}) for n in (0, 1))
+    sink = sink_of(container, upsert_by=["sensor"], revision="at")
+    for rows, token in ((old, {}), (new, {"sequence": 2}), (old, other)):
+        sink.deliver(parcel_of(rows, **token))
+    assert [(item["n"], item["at"]) for item in documents(container)] == [(1, "2026-01-31T02:00:00.000000Z")]
+
+
+def test_revisions_are_in_order_whatever_their_form() -> None:
+    forms: list[Any] = [
+        None, "odd", [1], -(2**60), "-3", 0, 7, 2**53, str(2**53 + 1), str(2**63), "2026-01-31", "2026-01-31T01:02:03",
+        "2026-01-31T01:02:03.000001Z", "2026-01-31T01:02:03.1Z", "2026-01-31T01:02:04Z",
+    ]  # fmt: skip
+    ranks = [writing.rank(form) for form in forms]
+    assert ranks == sorted(ranks)
+    assert len(set(ranks)) == len(forms) - 2  # those that are none are all the same
+    for same in ("2026-01-31T01:02:03Z", "2026-01-31T01:02:03.000", "2026-01-31T01:02:03.000000Z"):
+        assert writing.rank(same) == writing.rank("2026-01-31T01:02:03")
