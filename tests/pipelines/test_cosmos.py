@@ -30,7 +30,7 @@ YAML = """
 name: cities
 source: {use: sqlite, path: data/*/*/sensor_data.db, path_columns: [city, sensor]}
 sinks:
-  items: {use: cosmos, endpoint: '${COSMOS}', key: '${env:COSMOS_KEY}', database: '${DATABASE}', container: readings, timeout: 0.5s}
+  items: {use: cosmos, endpoint: '${COSMOS}', key: '${env:COSMOS_KEY}', database: '${DATABASE}', container: readings, timeout: 0.3s}
   archive: {use: archive, path: archive, max_mb: 0.05}
 batch: {rows: BATCH, wait: 50ms}
 """
@@ -122,12 +122,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.one_python
 def test_every_row_arrives_once_through_a_bad_network(folder: Path, cosmos: CosmosServer) -> None:
-    write_rows(folder, 2000)
-    container, total = cosmos.container(), 8000
-    with FaultProxy(cosmos.url, p=0.5, seed=21, hang=0.8, retry_after=0) as proxy:
+    write_rows(folder, 1875)
+    container, total = cosmos.container(), 7500  # 150 parcels
+    with FaultProxy(cosmos.url, p=0.5, seed=21, hang=0.5, retry_after=0) as proxy:
         known = environment(proxy.url, container)
         with running(folder, known, 0.05) as process:
-            wait_until(lambda: count(container) >= total, process, folder)
+            wait_until(lambda: count(container) >= total, process, folder, 0.2)
             wait_until(lambda: status(folder, known)["sinks"]["items"]["waiting"] == 0, process, folder)
             stop(process)
         counts = dict(proxy.counts)
@@ -147,13 +147,13 @@ def test_every_row_arrives_once_through_a_bad_network(folder: Path, cosmos: Cosm
 @pytest.mark.slow
 @pytest.mark.one_python
 def test_every_row_arrives_once_through_kill_9(folder: Path, cosmos: CosmosServer) -> None:
-    write_rows(folder, 4000)
-    container, total, luck = cosmos.container(), 16_000, random.Random(9)
+    write_rows(folder, 2000)
+    container, total, luck = cosmos.container(), 8000, random.Random(9)
     known = environment(cosmos.url, container)
     for _ in range(20):
-        enough = cosmos.set()["requests"] + luck.randint(1, 12)
+        enough = cosmos.set()["requests"] + luck.randint(1, 8)
         with running(folder, known, 0.05) as process:
-            wait_until(lambda enough=enough: cosmos.set()["requests"] >= enough, process, folder, 0.001)  # type: ignore[misc]
+            wait_until(lambda enough=enough: cosmos.set()["requests"] >= enough, process, folder, 0.005)  # type: ignore[misc]
     assert 0 < count(container) < total  # there was work left for each kill
     for _ in range(2):  # the second run changes nothing
         ran = lakeward(folder, known, "run", "pipeline.yaml", "--once", "--json")
@@ -166,17 +166,17 @@ def test_every_row_arrives_once_through_kill_9(folder: Path, cosmos: CosmosServe
 @pytest.mark.slow
 @pytest.mark.one_python
 def test_a_container_with_little_throughput_gets_every_row_once_and_at_its_own_pace(folder: Path, cosmos: CosmosServer) -> None:
-    (folder / "pipeline.yaml").write_text(YAML.replace("BATCH", "2000"))
-    write_rows(folder, 500)
-    container, before = cosmos.container(), cosmos.set(budget=1500)
+    (folder / "pipeline.yaml").write_text(YAML.replace("BATCH", "1000"))
+    write_rows(folder, 250)
+    container, before = cosmos.container(), cosmos.set(budget=1250)
     ran = lakeward(folder, environment(cosmos.url, container), "run", "pipeline.yaml", "--once", "--json")
     throttled = cosmos.set()["throttled"] - before["throttled"]
     seconds = json.loads(ran.stdout)["run"]["seconds"]
-    print(f"2000 items of 5 units at 1500 units a second: {seconds:.1f} s, {throttled} requests throttled")
+    print(f"1000 items of 5 units at 1250 units a second: {seconds:.1f} s, {throttled} requests throttled")
     assert ran.returncode == 0, ran.stderr
     assert in_cosmos(container) == in_source(folder)
-    assert 4 <= throttled <= 40  # and not hammered
-    assert 4 < seconds < 20  # 6.7 s of units, of which those of a second or two are there at once
+    assert 2 <= throttled <= 20  # and not hammered
+    assert 2 < seconds < 20  # 4 s of units, of which those of a second or two are there at once
     assert "next attempt" not in ran.stderr  # it waited in its place
 
 
@@ -189,7 +189,7 @@ def test_a_run_that_waits_for_throughput_ends_in_time(folder: Path, cosmos: Cosm
     cosmos.set(budget=300)
     known, before = environment(cosmos.url, container), cosmos.set()["throttled"]
     with running(folder, known, 0.2) as process:
-        wait_until(lambda: cosmos.set()["throttled"] > before + 4, process, folder)
+        wait_until(lambda: cosmos.set()["throttled"] > before, process, folder)
         began = time.monotonic()
         stop(process)
         assert time.monotonic() - began < 10

@@ -14,8 +14,8 @@ from typing import Any
 from cosmosdb.documents import LARGEST, Account, Container, Wrong
 from cosmosdb.sql import select
 
-PAGE = 100
-"""Results in an answer, when nobody asks for fewer."""
+PAGE, LARGEST_PAGE = 100, 1000
+"""Results in an answer, when nobody asks for another number, and when somebody asks for many."""
 CONTROL = "stand-in"
 """First part of paths for tests alone, which need no key: GET tells of the account, POST changes its settings."""
 
@@ -160,7 +160,7 @@ class Handler(BaseHTTPRequestHandler):
         parameters = {one["name"]: one["value"] for one in body.get("parameters") or []}
         found = select(body["query"], parameters, container.documents(partition))
         asked, start = int(self.headers.get("x-ms-max-item-count") or -1), int(self.headers.get("x-ms-continuation") or 0)
-        end = start + (min(asked, PAGE) if asked > 0 else PAGE)
+        end = start + (min(asked, LARGEST_PAGE) if asked > 0 else PAGE)
         more = {"x_ms_continuation": str(end)} if end < len(found) else {}
         self._answer(200, {"Documents": found[start:end], "_count": len(found[start:end]), "_rid": container.rid}, **more)
 

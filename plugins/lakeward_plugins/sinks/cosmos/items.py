@@ -45,7 +45,8 @@ class Shape:
             if name not in names:
                 raise OptionError(f"upsert_by[{place}]", f"the rows have no column {name!r}, but {', '.join(sorted(names))}")
         if self.revision and not (self.revision in names and any(fits(schema.field(self.revision).type) for fits in REVISIONS)):
-            raise OptionError("revision", f"{self.revision!r} is no column of whole numbers or times in the rows; correct it")
+            cast = "name another, or cast it with schematize"
+            raise OptionError("revision", f"{self.revision!r} is no column of whole numbers or times in the rows; {cast}")
         if self.partition_key[0] not in names and self.partition_key != ("id",):
             make = "add it with schematize, or with path_columns of the source"
             raise OptionError("partition_key", f"the rows have no column {self.partition_key[0]!r}; {make}")
