@@ -16,6 +16,7 @@ from lakeward_plugins.sinks.cosmos.jsonable import jsonable, most_bytes, unsuppo
 
 SYSTEM = ("_rid", "_self", "_etag", "_attachments", "_ts")
 """Properties that the service writes itself."""
+RUN = "development_run"
 UNSAFE = re.compile(r"[^A-Za-z0-9._:@+-]")
 LONGEST = 200
 """Characters of an id made of values; a longer one becomes its digest."""
@@ -40,28 +41,36 @@ class Shape:
 
     def check(self, schema: pa.Schema) -> None:
         """Raises OptionError when rows of this schema cannot be such items."""
-        names = set(schema.names)
+        names = {name for name in schema.names if name != ROW or self.row_key}
         for place, name in enumerate(self.upsert_by):
             if name not in names:
                 raise OptionError(f"upsert_by[{place}]", f"the rows have no column {name!r}, but {', '.join(sorted(names))}")
         if self.revision and not (self.revision in names and any(fits(schema.field(self.revision).type) for fits in REVISIONS)):
             cast = "name another, or cast it with schematize"
             raise OptionError("revision", f"{self.revision!r} is no column of whole numbers or times in the rows; {cast}")
-        if self.partition_key[0] not in names and self.partition_key != ("id",):
+        if self.partition_key[0] not in {"id", *map(self.property_of, names)}:
             make = "add it with schematize, or with path_columns of the source"
             raise OptionError("partition_key", f"the rows have no column {self.partition_key[0]!r}; {make}")
         if "id" in names and self.own_id in names:
             raise OptionError("own_id", f"the rows have a column {self.own_id!r} too; choose another name for their `id`")
         if taken := [name for name in SYSTEM if name in names]:
             raise OptionError("", f"column {taken[0]!r}: Cosmos DB writes a property of this name itself; rename it with schematize")
+        if self.run and RUN in names:
+            raise OptionError(
+                "development", f"marks items with the property {RUN!r}, and the rows have such a column; rename it with schematize"
+            )
         if strange := unsupported(schema):
             raise OptionError("", f"{strange} has no place in JSON; cast it with schematize")
+
+    def property_of(self, column: str) -> str:
+        """Its name in the items."""
+        return self.own_id if column == "id" else column
 
     def phrase(self, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
         """A query by columns of the rows. A text of JSON is one of Cosmos DB."""
 
         def path(column: str) -> str:
-            return f"c[{json.dumps(self.own_id if column == 'id' else column)}]"
+            return f"c[{json.dumps(self.property_of(column))}]"
 
         top = f"TOP {limit} " if limit and not count else ""
         conditions = " AND ".join(f"{path(column)} = {json.dumps(text)}" for column, text in where.items())
@@ -77,12 +86,12 @@ class Shape:
         wanted = [name for name in rows.schema.names if name != ROW or self.row_key]
         bad: dict[int, str] = {}
         columns = [_column(rows.column(name), name, bad) for name in wanted]
-        keys = ["id", *(self.own_id if name == "id" else name for name in wanted)]
+        keys = ["id", *map(self.property_of, wanted)]
         if self.upsert_by:
             _require([(name, columns[wanted.index(name)]) for name in (*self.upsert_by, self.revision)], bad)
             names = _natural([columns[wanted.index(name)] for name in self.upsert_by])
         if self.run:
-            keys.append("development_run")
+            keys.append(RUN)
             columns.append([self.run] * rows.num_rows)
             names = [f"dev-{self.run}-{name}" for name in names]
         items: list[Item | None] = [dict(zip(keys, values, strict=True)) for values in zip(names, *columns, strict=True)]
@@ -105,7 +114,7 @@ class Shape:
 
     def longest(self, rows: pa.RecordBatch) -> int:
         """Bytes that no item of these rows has more of as JSON."""
-        ids = 2 * (LONGEST + len("id: development_run: ")) + len(self.own_id)
+        ids = 2 * (LONGEST + len(RUN)) + len(self.own_id)
         return ids + sum(len(json.dumps(name)) + 2 + most_bytes(rows.column(name)) for name in rows.schema.names)
 
 
@@ -141,9 +150,9 @@ def _has_own_keys(parcel: Parcel) -> bool:
 def _require(columns: list[tuple[str, list[Any]]], bad: dict[int, str]) -> None:
     """Rows without one of these values are bad."""
     for name, values in columns:
-        for place, value in enumerate(values):
-            if value is None:
-                bad.setdefault(place, f"{name} is missing, and an item that newer rows replace needs it")
+        if None in values:
+            missing = f"{name} is missing, and an item that newer rows replace needs it"
+            bad |= {place: missing for place, value in enumerate(values) if value is None and place not in bad}
 
 
 def _natural(columns: list[list[Any]]) -> list[str]:

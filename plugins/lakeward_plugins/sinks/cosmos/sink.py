@@ -106,7 +106,7 @@ class CosmosSink:
         container = self._container()
         if self._progress.parcel != str(parcel.token):
             self._progress = Progress(str(parcel.token))
-        writer, name, first = Writer(container, self._where, self.revision), namer(parcel), 0
+        writer, name, first = Writer(container, self._where, self._shape.property_of(self.revision)), namer(parcel), 0
         try:
             for number, rows in enumerate(parcel.batches(CHUNK)):
                 self._write(writer, self._chunk(number, rows, name(rows, first), first))
@@ -233,7 +233,7 @@ class CosmosSink:
 
         def work(partition: Any, entries: Sequence[Entry]) -> None:
             try:
-                writer.write(partition, newest(entries, self.revision) if self.revision else entries, chunk, self._progress)
+                writer.write(partition, newest(entries, writer.revision) if writer.revision else entries, chunk, self._progress)
             except BaseException as error:  # noqa: BLE001  # told by the thread that waits
                 errors.append(error)
                 writer.stop.set()

@@ -89,7 +89,7 @@ class Writer:
     container: Any
     where: str
     revision: str
-    """Column that says which of two items of one id is newer; empty when each id is of one row for ever."""
+    """Property that says which of two items of one id is newer; empty when each id is of one row for ever."""
     stop: threading.Event = field(factory=threading.Event)
     """Set when another thread failed."""
 

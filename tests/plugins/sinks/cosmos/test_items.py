@@ -109,8 +109,11 @@ def test_options_name_what_is_kept(container: ContainerProxy, sink_of: Make, par
         ({"city": ["a"], "_etag": ["b"]}, {}, "column '_etag': Cosmos DB writes a property of this name itself; rename it with schematize"),
         ({"city": ["a"], "id": [1], "row_id": [2]}, {}, "own_id: the rows have a column 'row_id' too; choose another name for their `id`"),
         ({"town": ["a"]}, {}, "partition_key: the rows have no column 'city'; add it with schematize"),
+        ({"town": ["a"]}, {"partition_key": "/_row"}, "partition_key: the rows have no column '_row'"),
+        ({"city": ["a"], "development_run": ["b"]}, {"development": True}, "development: marks items with the property 'development_run'"),
         ({"city": ["a"], "r": [1]}, {"upsert_by": ["city", "key"], "revision": "r"},
-            r"upsert_by\[1\]: the rows have no column 'key', but _row, city, r"),
+            r"upsert_by\[1\]: the rows have no column 'key', but city, r"),
+        ({"city": ["a"]}, {"upsert_by": ["_row"], "revision": "r"}, r"upsert_by\[0\]: the rows have no column '_row', but city"),
         ({"city": ["a"]}, {"upsert_by": ["city"], "revision": "r"}, "revision: 'r' is no column of whole numbers or times"),
         ({"city": ["a"], "r": [1.5]}, {"upsert_by": ["city"], "revision": "r"}, "revision: 'r' is no column of whole numbers or times"),
         ({"city": ["a"], "x": pa.array([None], pa.month_day_nano_interval())}, {},
@@ -178,6 +181,15 @@ def test_a_partition_key_that_is_too_long_costs_its_own_rows_and_no_request(
     assert cosmos.set()["requests"] == before + 2
     assert dict(receipt.rejected) == {1: "the value at /city has more than 2,048 bytes: no partition key is so long"}
     assert sorted(item["city"] for item in documents(container)) == ["Oslo", cities[0]]
+
+
+@pytest.mark.parametrize("path", ["/id", "/row_id", "/_row"])
+def test_a_partition_key_may_be_what_the_sink_makes_of_a_row(cosmos: CosmosServer, sink_of: Make, parcel_of: Make, path: str) -> None:
+    container, parcel = cosmos.container(path), parcel_of()
+    sink = sink_of(container, partition_key=path, row_key=True)
+    sink.probe(next(parcel.batches()).schema)
+    assert sink.deliver(parcel).details["written"] == 4
+    assert sorted(item["row_id"] for item in documents(container)) == [1, 2, 3, 4]
 
 
 def test_a_partition_key_may_lie_deeper(cosmos: CosmosServer, sink_of: Make, parcel_of: Make) -> None:

@@ -371,6 +371,16 @@ def test_an_older_row_that_comes_again_replaces_nothing(
     assert [(item["n"], item["at"]) for item in documents(container)] == [(1, "2026-01-31T02:00:00.000000Z")]
 
 
+@pytest.mark.parametrize(("revision", "options"), [("id", {}), ("id", {"own_id": "number"}), ("_row", {"row_key": True})])
+def test_a_key_that_grows_is_a_revision(container: ContainerProxy, sink_of: Make, parcel_of: Make, revision: str, options: Any) -> None:
+    """The own column `id` of the rows has another name in the items."""
+    sink = sink_of(container, upsert_by=["city"], revision=revision, **options)
+    for sequence, start in enumerate([4, 8, 0, 6], 1):
+        rows = readings(10, cities=["Oslo", "Rome"]).slice(start, 2)
+        sink.deliver(parcel_of(rows, sequence=sequence))
+    assert sorted((item["city"], item["temperature"]) for item in documents(container)) == [("Oslo", 1.0), ("Rome", 1.125)]
+
+
 def test_revisions_are_in_order_whatever_their_form() -> None:
     forms: list[Any] = [
         None, "odd", [1], -(2**60), "-3", 0, 7, 2**53, str(2**53 + 1), str(2**63), "2026-01-31", "2026-01-31T01:02:03",
