@@ -21,7 +21,7 @@ from azure.cosmos import CosmosClient
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
 from lakeward.secrets import Secret
 from lakeward_plugins.sinks.cosmos.answers import Unhappy, problem, understood
-from lakeward_plugins.sinks.cosmos.items import Shape, namer
+from lakeward_plugins.sinks.cosmos.items import SYSTEM, Shape, namer
 from lakeward_plugins.sinks.cosmos.writing import ENVELOPE, LARGEST, MOST, Chunk, Entry, Progress, Writer, newest
 
 log = logging.getLogger("lakeward.cosmos")
@@ -245,8 +245,9 @@ class CosmosSink:
 
 
 def _table(found: Sequence[Any]) -> pa.Table:
-    """Columns of all names that are there; one with values of several types is JSON text."""
+    """Columns of all names that are there; one with values of several types is JSON text. Of whole items without what the service adds."""
     rows = [one if isinstance(one, dict) else {"value": one} for one in found]
+    rows = [{name: one[name] for name in one if name not in SYSTEM} if one.keys() >= {*SYSTEM} else one for one in rows]
     names = dict.fromkeys(name for row in rows for name in row)
     columns: dict[str, Any] = {}
     for name in names:

@@ -100,7 +100,7 @@ def test_mistakes_are_told_by_the_probe(cosmos: CosmosServer, container: Contain
         with pytest.raises(Refused, match=message):
             sink_of(container, **options).probe(schema)
     cosmos.set(firewall=True)
-    with pytest.raises(Refused, match=r"answered 403: Request originated from IP 127.0.0.1 .* through the firewall"):
+    with pytest.raises(Refused, match=r"answered 403: Request originated from IP 127.0.0.1 .* firewall settings; let the address"):
         sink_of(container).probe(schema)
     cosmos.reset()
     assert documents(container) == []
@@ -266,6 +266,8 @@ def test_a_query_gives_a_table(filled: CosmosSink) -> None:
     assert filled.query("SELECT VALUE COUNT(1) FROM c", partition="Rome").to_pylist() == [{"value": 100}]
     latest = filled.query("SELECT * FROM c WHERE c.city = @city ORDER BY c.n DESC", {"@city": "Rome"}, limit=2)
     assert latest["n"].to_pylist() == [298, 295]
+    assert latest.column_names == ["id", "city", "n", "big"]  # and not what the service adds, unless by name
+    assert filled.query("SELECT c._ts FROM c", limit=1).column_names == ["_ts"]
     assert filled.query("SELECT * FROM c").num_rows == 300  # in pages
     assert filled.query("SELECT * FROM c WHERE c.n < 0").num_rows == 0
 
