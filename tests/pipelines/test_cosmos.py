@@ -30,7 +30,7 @@ YAML = """
 name: cities
 source: {use: sqlite, path: data/*/*/sensor_data.db, path_columns: [city, sensor]}
 sinks:
-  items: {use: cosmos, endpoint: '${COSMOS}', key: '${env:COSMOS_KEY}', database: '${DATABASE}', container: readings, timeout: 0.3s}
+  items: {use: cosmos, endpoint: '${COSMOS}', key: '${env:COSMOS_KEY}', database: '${DATABASE}', container: readings, timeout: 0.5s}
   archive: {use: archive, path: archive, max_mb: 0.05}
 batch: {rows: BATCH, wait: 50ms}
 """
@@ -122,12 +122,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.one_python
 def test_every_row_arrives_once_through_a_bad_network(folder: Path, cosmos: CosmosServer) -> None:
-    write_rows(folder, 1875)
-    container, total = cosmos.container(), 7500  # 150 parcels
-    with FaultProxy(cosmos.url, p=0.5, seed=21, hang=0.5, retry_after=0) as proxy:
+    write_rows(folder, 2000)
+    container, total = cosmos.container(), 8000
+    with FaultProxy(cosmos.url, p=0.5, seed=21, hang=0.8, retry_after=0) as proxy:
         known = environment(proxy.url, container)
         with running(folder, known, 0.05) as process:
-            wait_until(lambda: count(container) >= total, process, folder, 0.2)
+            wait_until(lambda: count(container) >= total, process, folder)
             wait_until(lambda: status(folder, known)["sinks"]["items"]["waiting"] == 0, process, folder)
             stop(process)
         counts = dict(proxy.counts)
@@ -147,13 +147,13 @@ def test_every_row_arrives_once_through_a_bad_network(folder: Path, cosmos: Cosm
 @pytest.mark.slow
 @pytest.mark.one_python
 def test_every_row_arrives_once_through_kill_9(folder: Path, cosmos: CosmosServer) -> None:
-    write_rows(folder, 2000)
-    container, total, luck = cosmos.container(), 8000, random.Random(9)
+    write_rows(folder, 4000)
+    container, total, luck = cosmos.container(), 16_000, random.Random(9)
     known = environment(cosmos.url, container)
     for _ in range(20):
-        enough = cosmos.set()["requests"] + luck.randint(1, 8)
+        enough = cosmos.set()["requests"] + luck.randint(1, 12)
         with running(folder, known, 0.05) as process:
-            wait_until(lambda enough=enough: cosmos.set()["requests"] >= enough, process, folder, 0.005)  # type: ignore[misc]
+            wait_until(lambda enough=enough: cosmos.set()["requests"] >= enough, process, folder, 0.001)  # type: ignore[misc]
     assert 0 < count(container) < total  # there was work left for each kill
     for _ in range(2):  # the second run changes nothing
         ran = lakeward(folder, known, "run", "pipeline.yaml", "--once", "--json")

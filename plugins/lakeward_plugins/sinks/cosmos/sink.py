@@ -30,8 +30,9 @@ NAME = re.compile(r"[^/\\?#\s](?:[^/\\?#]*[^/\\?#\s])?")
 PATH = re.compile(r"(/[^/\"\s]+)+")
 CHUNK = 10_000
 """Rows that are items at a time."""
-# It prints a traceback when it cannot look at the account in the background, which every request would tell of as well.
-QUIET = {"azure": logging.INFO, "azure.cosmos._GlobalEndpointManager": logging.CRITICAL}
+# They print tracebacks: when the account cannot be looked at in the background, which every request would tell of as well, and when an
+# answer is cut short in its head.
+QUIET = {"azure": logging.INFO, "azure.cosmos._GlobalEndpointManager": logging.CRITICAL, "urllib3.connection": logging.ERROR}
 
 
 @define

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -127,6 +128,23 @@ def test_an_answer_that_is_lost_is_one_attempt_and_the_next_one_finishes(
         sent = requests(cosmos, lambda: sink.deliver(parcel))
         assert sent <= 5  # the first batch is not sent again; the lost one fails and is looked for, the next is looked for, both others go
     assert len(documents(container)) == 350
+
+
+def test_an_answer_that_ends_in_its_head_is_an_attempt_and_no_traceback(
+    cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("urllib3.connection").setLevel(logging.NOTSET)
+    parcel = parcel_of(readings(1))
+    with FaultProxy(cosmos.url) as proxy:
+        sink = sink_of(container, endpoint=proxy.url)
+        opened(sink)
+        for faults in (["truncated"], ["ok", "truncated"]):  # the batch; the look after it was found to be there
+            proxy.script(*faults)
+            with pytest.raises(Retry):
+                sink.deliver(parcel)
+        assert sink.deliver(parcel).details == {"written": 0, "already_there": 1}
+    assert "Traceback" not in caplog.text
+    assert len(documents(container)) == 1
 
 
 def test_after_a_restart_what_is_there_is_looked_for_and_not_written(
