@@ -149,7 +149,7 @@ class Account:
     script: list[list[Any]] = field(factory=list)
     """Status, sub-status and message of the answers to the next writes and queries, which then do nothing.
 
-    With a fourth value, such as "operation", it is not the request that fails but the last operation of a batch.
+    A fourth value is a mapping: `retry_after_ms`, and `operation` when it is not the request that fails but the last operation of a batch.
     """
     databases: dict[str, dict[str, Container]] = field(factory=dict)
     throttled: int = 0
@@ -170,9 +170,11 @@ class Account:
         """What comes next in it: raised, or given back when it is for an operation of a batch."""
         if not self.script:
             return None
-        status, sub, message, *place = self.script.pop(0)
-        wrong = Wrong(status, "Scripted", message, **({"x_ms_substatus": str(sub)} if sub else {}))
-        if place and is_batch:
+        status, sub, message, *more = self.script.pop(0)
+        extra = more[0] if more else {}
+        told = {"x_ms_substatus": sub, "x_ms_retry_after_ms": extra.get("retry_after_ms")}
+        wrong = Wrong(status, "Scripted", message, **{name: str(value) for name, value in told.items() if value})
+        if extra.get("operation") and is_batch:
             return wrong
         raise wrong
 
