@@ -175,7 +175,7 @@ def test_a_container_with_little_throughput_gets_every_row_once_and_at_its_own_p
     print(f"1000 items of 5 units at 1250 units a second: {seconds:.1f} s, {throttled} requests throttled")
     assert ran.returncode == 0, ran.stderr
     assert in_cosmos(container) == in_source(folder)
-    assert 2 <= throttled <= 20  # and not hammered
+    assert 1 <= throttled <= 20  # and not hammered
     assert 2 < seconds < 20  # 4 s of units, of which those of a second or two are there at once
     assert "next attempt" not in ran.stderr  # it waited in its place
 
