@@ -65,6 +65,7 @@ class CosmosSink:
     _shape: Shape = field(init=False, repr=False, eq=False)
     _open: Any = field(init=False, default=None, repr=False, eq=False)
     _held: ExitStack = field(init=False, factory=ExitStack, repr=False, eq=False)
+    _met: bool = field(init=False, default=False, repr=False, eq=False)
     _progress: Progress = field(init=False, factory=lambda: Progress(""), repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -107,7 +108,7 @@ class CosmosSink:
         container = self._container()
         if self._progress.parcel != str(parcel.token):
             self._progress = Progress(str(parcel.token))
-        writer, name, first = Writer(container, self._where, self._shape.property_of(self.revision)), namer(parcel), 0
+        writer, name, first = Writer(container, self._where, self._shape.property_of(self.revision), self._met), namer(parcel), 0
         try:
             for number, rows in enumerate(parcel.batches(CHUNK)):
                 self._write(writer, self._chunk(number, rows, name(rows, first), first))
@@ -115,7 +116,7 @@ class CosmosSink:
         except Refused:
             self.close()  # the next attempt looks anew at what somebody may have mended
             raise
-        done = self._progress
+        done, self._met = self._progress, writer.met
         return Receipt(self._where, {"written": done.written, "already_there": done.there}, dict(done.rejected))
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None, partition: Any = None, limit: int | None = None) -> pa.Table:

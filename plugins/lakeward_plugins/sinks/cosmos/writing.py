@@ -90,21 +90,21 @@ class Writer:
     where: str
     revision: str
     """Property that says which of two items of one id is newer; empty when each id is of one row for ever."""
+    met: bool = False
+    """Whether the last look found something: then the next batch begins with a look, as a batch that fails costs as much as one."""
     stop: threading.Event = field(factory=threading.Event)
     """Set when another thread failed."""
 
     def write(self, partition: Any, entries: Sequence[Entry], chunk: Chunk, progress: Progress) -> None:
         """All entries of a partition, in order, but for those that were written by an earlier attempt."""
         name = json.dumps(partition)
-        ask = False
         for number, batch in enumerate(batches(entries, chunk.light)):
             if self.stop.is_set():
                 return
             if (chunk.number, name, number) in progress.done:
                 continue
             bad: dict[Place, str] = {}
-            there = self._batch(partition, batch, bad, ask)
-            ask = there > 0  # an earlier life came this far: look first, as a batch that fails costs as much as a look
+            there = self._batch(partition, batch, bad)
             with progress.lock:
                 progress.done.add((chunk.number, name, number))
                 progress.rejected |= bad
@@ -114,9 +114,9 @@ class Writer:
                 progress.written += len(batch) - there - len(bad)
                 require_some(progress, next(iter(bad.values()), ""), self.where)
 
-    def _batch(self, partition: Any, entries: Sequence[Entry], bad: dict[Place, str], ask: bool) -> int:
+    def _batch(self, partition: Any, entries: Sequence[Entry], bad: dict[Place, str]) -> int:
         """How many of them were there already. Those that will never be taken go into `bad`."""
-        known: dict[str, There] = self._ask(partition, entries) if ask else {}
+        known: dict[str, There] = self._ask(partition, entries) if self.met else {}
         proven: set[str] = set()  # to be there, though a replica that lags behind may not know yet
         for _ in range(ROUNDS + len(entries)):
             pending = [one for one in entries if one[0] not in bad and self._is_wanted(one[1], known, proven)]
@@ -127,7 +127,7 @@ class Writer:
                 return there
             if failure.index is None and len(pending) > 1:  # too large, or something in it that cannot be read
                 half = len(pending) // 2
-                return there + sum(self._batch(partition, part, bad, ask=bool(known)) for part in (pending[:half], pending[half:]))
+                return there + sum(self._batch(partition, part, bad) for part in (pending[:half], pending[half:]))
             place, item = pending[failure.index or 0]
             if failure.status in NEVER:
                 bad[place] = f"Cosmos DB answered {failure.status}: {failure.message}"
@@ -181,6 +181,7 @@ class Writer:
             found = self._patiently(lambda: list(self.container.query_items(query, parameters=ids, partition_key=where)))
         except Unhappy as error:
             raise problem(error, self.where) from None
+        self.met = bool(found)
         return {one["id"]: There(one.get("_etag", ""), rank(one.get("revision"))) for one in found}
 
     def _patiently(self, request: Callable[[], T]) -> T:

@@ -139,6 +139,19 @@ def test_a_key_that_grows_is_a_revision(container: ContainerProxy, sink_of: Make
     assert sorted((item["city"], item["temperature"]) for item in documents(container)) == [("Oslo", 5.0), ("Rome", 2.5)]
 
 
+def test_where_items_are_replaced_again_and_again_each_time_is_a_look_and_a_batch(
+    cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make
+) -> None:
+    sink = sink_of(container, upsert_by=["window_id"], revision="revision")
+    sent = []
+    for revision in (1, 2, 3, 4):
+        before = cosmos.set()["requests"]
+        sink.deliver(parcel_of(windows(("w1", revision), ("w2", revision)), sequence=revision))
+        sent.append(cosmos.set()["requests"] - before)
+    assert sent == [1, 3, 2, 2]  # the second batch fails first
+    assert revisions(container) == {"w1": 4, "w2": 4}
+
+
 def test_revisions_are_in_order_whatever_their_form() -> None:
     forms: list[Any] = [
         None, "odd", [1], -(2**60), "-3", 0, 7, 2**53, str(2**53 + 1), str(2**63), "2026-01-31", "2026-01-31T01:02:03",
