@@ -7,12 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import duckdb
 import polars as pl
 import pyarrow as pa
@@ -20,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 from faultproxy import FaultProxy
-from s3_server import ALONE, SETTINGS, S3Server
+from s3_server import ALONE, S3Server
 
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret
@@ -30,36 +28,6 @@ from lakeward_plugins.sinks.s3 import S3Sink, writing
 CITIES = pa.record_batch({"_row": range(1, 7), "city": ["London", "å b/c", None, "London", "..", ""], "n": range(6)})
 LARGE = pa.record_batch({"noise": [os.urandom(1_000_000) for _ in range(12)]})
 NAME = "s-0123abcd-0000-0000000001.parquet"
-MakeSink = Callable[..., S3Sink]
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ALONE.items():
-        monkeypatch.setenv(name, value)
-    loader = botocore.session.create_loader()
-    monkeypatch.setattr(botocore.session, "create_loader", lambda *_: loader)
-
-
-@pytest.fixture
-def bucket(s3: S3Server) -> str:
-    return s3.bucket()
-
-
-@pytest.fixture
-def sink_of(s3: S3Server, bucket: str) -> Iterator[MakeSink]:
-    made: list[S3Sink] = []
-
-    def make(**options: Any) -> S3Sink:
-        keys = {"access_key_id": Secret(s3.access_key_id, "env:KEY"), "secret_access_key": Secret(s3.secret_access_key, "env:SECRET")}
-        made.append(S3Sink(**{"bucket": bucket, "prefix": "raw", "endpoint_url": s3.url, **keys, **options}))
-        return made[-1]
-
-    yield make
-    for sink in made:
-        sink.close()
 
 
 def parcel_of(tmp_path: Path, rows: pa.RecordBatch = CITIES, **token: Any) -> Parcel:
