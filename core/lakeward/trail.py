@@ -7,25 +7,42 @@ in another place, and rows would be there twice. So a sink notes its place befor
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field
 
+from lakeward.components import Parcel, Receipt
 from lakeward.durable import make_folder, sync
 from lakeward.errors import Refused, Retry
 
+log = logging.getLogger("lakeward.trail")
 ANY = "?"
 """Instead of a token: no orderly end, so it may be any parcel."""
+
+
+class Placed(Protocol):
+    """A sink that can be asked what it has."""
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether anything of the parcel is there. Raises Retry or Refused when that cannot be seen."""
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """As `deliver`, wherever the parcel was begun."""
+
+    def close(self) -> None:
+        """As of every sink."""
 
 
 @define
 class Trail:
     """A small JSON file in the state. In direct use, without a state, nothing is remembered.
 
-    For each parcel: `elsewhere`, then `begin`, then the writing, and `refused` when nothing was written for sure. `end` once, at the end.
+    For each parcel: `ended_elsewhere`, then the writing, and `refused` when nothing was written for sure. `end` once, at the end.
     """
 
     file: Path | None = None
@@ -33,6 +50,24 @@ class Trail:
     _begun: str = field(init=False, default="")  # the parcel that may be there
     _doubtful: bool = field(init=False, default=False)  # whether that was so before this attempt
     _writes: bool = field(init=False, default=False)
+
+    def ended_elsewhere(self, parcel: Parcel, here: Mapping[str, Any], at: Callable[[dict[str, Any]], Placed]) -> Receipt | None:
+        """The receipt of a parcel that was begun in another place, and is ended there. None for all others: these begin here.
+
+        `at` makes the sink of a place. Raises Retry or Refused when it cannot be seen whether the parcel was begun there.
+        """
+        token = parcel.token.name
+        if place := self.elsewhere(token, here):
+            with closing(at(place)) as earlier:
+                try:
+                    held = earlier.holds(parcel)
+                except (Refused, Retry, OSError) as error:
+                    raise self.unseen(token, error) from error
+                if held:
+                    log.warning("%s was begun before the options of this sink changed, so it is ended where they led: %s", token, place)
+                    return earlier.write(parcel)
+        self.begin(token, here)
+        return None
 
     def elsewhere(self, token: str, here: Mapping[str, Any]) -> dict[str, Any] | None:
         """The place other than `here` where this parcel may have been begun."""

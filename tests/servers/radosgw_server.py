@@ -6,6 +6,7 @@ cellar. Needs the packages `radosgw ceph-mon ceph-osd ceph-common`, and a minute
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from attrs import frozen
 from s3_server import S3Server
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "monmaptool", "ceph-authtool")
@@ -53,7 +55,41 @@ osd data = {folder}/osd
 [client.rgw]
 rgw frontends = beast endpoint=127.0.0.1:{s3}
 """
+POLICY = "arn:aws:iam:::user/"
 ALL = ("--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *")
+
+
+@frozen
+class RadosGW(S3Server):
+    """The same for a store that has no IAM: who is allowed what is said by a policy of each bucket that is there."""
+
+    folder: Path = Path()
+
+    def user(self, *actions: str, resource: str = "*") -> tuple[str, str]:
+        """Access key id and secret access key of a new user who may do just this."""
+        name, s3 = f"u{uuid.uuid4().hex[:8]}", self.client()
+        key, secret = f"KEY{name}".upper(), f"secret-of-{name}"
+        _run(
+            self.folder,
+            "radosgw-admin",
+            "user",
+            "create",
+            "--uid",
+            name,
+            "--display-name",
+            name,
+            "--access-key",
+            key,
+            "--secret-key",
+            secret,
+        )
+        for bucket in s3.list_buckets()["Buckets"]:
+            whole = f"arn:aws:s3:::{bucket['Name']}"
+            if resource == "*" or resource.startswith(whole):
+                places = [whole, f"{whole}/*"] if resource == "*" else [resource]
+                allowed = {"Effect": "Allow", "Principal": {"AWS": [POLICY + name]}, "Action": list(actions), "Resource": places}
+                s3.put_bucket_policy(Bucket=bucket["Name"], Policy=json.dumps({"Version": "2012-10-17", "Statement": [allowed]}))
+        return key, secret
 
 
 def missing() -> list[str]:
@@ -92,11 +128,15 @@ def _start(folder: Path, started: list[subprocess.Popen[bytes]]) -> S3Server:
     _run(folder, "ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd)
     started.append(_process(folder, "ceph-osd", "-f", "-i", "0"))
     started.append(_process(folder, "radosgw", "-f", "-n", "client.rgw"))
-    server = S3Server(f"http://127.0.0.1:{s3}", "AKIDOFTHELAKE", "secret-of-the-lake")
+    server = RadosGW(f"http://127.0.0.1:{s3}", "AKIDOFTHELAKE", "secret-of-the-lake", folder=folder)
     _until_it_answers(server.url, started[-1], folder)
-    keys = ("--access-key", server.access_key_id, "--secret-key", server.secret_access_key)
-    _run(folder, "radosgw-admin", "user", "create", "--uid", "lake", "--display-name", "lake", *keys)
+    _make_user(folder, "lake", server.access_key_id, server.secret_access_key)
     return server
+
+
+def _make_user(folder: Path, name: str, key: str, secret: str) -> None:
+    keys = ("--access-key", key, "--secret-key", secret)
+    _run(folder, "radosgw-admin", "user", "create", "--uid", name, "--display-name", name, *keys)
 
 
 def _until_it_answers(url: str, process: subprocess.Popen[bytes], folder: Path) -> None:

@@ -14,9 +14,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
@@ -83,19 +83,16 @@ class ParquetSink:
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Put the parcel's file under its final name; a retry finds it there, also after `path` or `partition_by` changed in between."""
-        token, here = parcel.token.name, {"path": str(self.path.absolute()), "partition_by": self.partition_by}
-        if place := self._trail.elsewhere(token, here):
-            earlier = ParquetSink(Path(place["path"]), self.compression, place["partition_by"])
-            if not earlier.path.is_dir():
-                log.warning("%s: is not there any more, so nobody can see whether rows of %s, sent now, are in it too", earlier.path, token)
-            elif earlier.holds(parcel):
-                log.warning("%s was begun in %s before the options of this sink changed, so it is ended there", token, earlier.path)
-                return earlier.write(parcel)
-        self._trail.begin(token, here)
-        return self.write(parcel)
+        here = {"path": str(self.path.absolute()), "partition_by": self.partition_by}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> ParquetSink:
+        return evolve(self, path=Path(place["path"]), partition_by=place["partition_by"])
 
     def holds(self, parcel: Parcel) -> bool:
         """Whether something of the parcel is there."""
+        if not self.path.is_dir():
+            log.warning("%s: is not there any more, so nobody can see whether rows of %s are in it", self.path, parcel.token.name)
         try:
             if not self.partition_by:
                 return _there(self.path / f"{parcel.token.name}.parquet", parcel)

@@ -11,8 +11,8 @@ import io
 import json
 import logging
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from attrs import define, evolve, field
 
-from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, option
 from lakeward.partitions import require_columns, split
 from lakeward.secrets import Secret
 from lakeward.trail import Trail
@@ -150,10 +150,7 @@ class S3Sink:
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Write the parcel's objects, or see that an earlier attempt did, also where they went before these options changed."""
-        if (place := self._trail.elsewhere(parcel.token.name, self._place)) and (receipt := self._ended_at(place, parcel)):
-            return receipt
-        self._trail.begin(parcel.token.name, self._place)
-        return self.write(parcel)
+        return self._trail.ended_elsewhere(parcel, self._place, lambda place: evolve(self, **place)) or self.write(parcel)
 
     def write(self, parcel: Parcel) -> Receipt:
         """All objects of the parcel, but for those that are there."""
@@ -203,18 +200,6 @@ class S3Sink:
     def _place(self) -> dict[str, Any]:
         """The options that say where rows go."""
         return {"endpoint_url": self.endpoint_url, "bucket": self.bucket, "prefix": self.prefix, "partition_by": self.partition_by}
-
-    def _ended_at(self, place: Mapping[str, Any], parcel: Parcel) -> Receipt | None:
-        """The receipt of a parcel that was begun there; None when it was not."""
-        with closing(evolve(self, **place)) as earlier:
-            try:
-                if not earlier.holds(parcel):
-                    return None
-            except (Refused, Retry) as error:
-                raise self._trail.unseen(parcel.token.name, error) from None
-            folder = f"s3://{earlier.bucket}/{earlier.prefix}"
-            log.warning("%s was begun in %s before the options of this sink changed, so it is ended there", parcel.token.name, folder)
-            return earlier.write(parcel)
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}".removeprefix("/")

@@ -73,7 +73,9 @@ class Bucket:
         if (large or self.conditional is False) and self._seen(content):  # a request that saves an upload, or is all there is
             return False
         try:
-            self._write_parts(content) if large else self._write(content)
+            if large:
+                return self._write_parts(content)
+            self._write(content)
         except aws.ClientError as error:
             if status(error) == 412:
                 self.conditional = True
@@ -82,7 +84,7 @@ class Bucket:
                 self._without_conditions("has no conditional writes")
                 return self.write_once(content)
             raise
-        if self.conditional is None and not large:
+        if self.conditional is None:
             self._try_condition(content)
         return True
 
@@ -123,8 +125,11 @@ class Bucket:
             )  # fmt: skip
         self._require_stored(answer, content)
 
-    def _write_parts(self, content: Content) -> None:
-        """Nothing is visible before the last request. Whatever goes wrong before, the parts are given up: a store bills them for ever."""
+    def _write_parts(self, content: Content) -> bool:
+        """As `write_once`. Nothing is visible before the last request; without it, the parts are given up: a store bills them for ever.
+
+        An upload takes its time, and stores such as Ceph know the condition, but not at the end of one. So the store is asked once more.
+        """
         at = {"Bucket": self.name, "Key": content.key}
         self._give_up_older(content.key)
         begun = self.client.create_multipart_upload(**at, ContentType=content.kind, Metadata=content.metadata, **self.encryption)
@@ -137,11 +142,15 @@ class Bucket:
                     answer = self.client.upload_part(**at, UploadId=upload, PartNumber=number, Body=piece, ContentMD5=checksum)
                     self._require_stored(answer, content)
                     parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            if self._seen(content):
+                self._give_up(content.key, upload)
+                return False
             done = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
             self._require_stored(self.client.complete_multipart_upload(**at, **done, **self._condition), content)
         except BaseException:
             self._give_up(content.key, upload)
             raise
+        return True
 
     def _give_up_older(self, key: str) -> None:
         """Uploads of this key that a killed process left: the name is ours, so they are."""
@@ -155,7 +164,8 @@ class Bucket:
             self.client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
 
     def _require_stored(self, answer: Mapping[str, Any], content: Content) -> None:
-        if not answer.get("ETag"):  # whatever answered, a captive portal say, was not the store, or the answer was cut short
+        if not (answer.get("ETag") or answer.get("Key") == content.key):  # of uploads in parts, Ceph says the key only
+            # whatever answered, a captive portal say, was not the store, or the answer was cut short
             raise Retry(f"s3://{self.name}/{content.key}: the answer does not say that the object is stored")
 
     def _seen(self, content: Content) -> bool:

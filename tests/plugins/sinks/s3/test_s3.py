@@ -69,7 +69,8 @@ def test_ships_the_spooled_file_itself_with_its_sha256(s3, bucket, sink_of, tmp_
     assert s3.objects(bucket) == {f"raw/north/{NAME}": parcel.path.read_bytes()}
     head = s3.client().head_object(Bucket=bucket, Key=f"raw/north/{NAME}", ChecksumMode="ENABLED")
     assert (head["Metadata"], head["ContentType"]) == ({"sha256": parcel.sha256}, "application/vnd.apache.parquet")
-    assert bytes.fromhex(parcel.sha256) == base64.b64decode(head["ChecksumSHA256"])
+    if s3.temporary:  # Ceph keeps none
+        assert bytes.fromhex(parcel.sha256) == base64.b64decode(head["ChecksumSHA256"])
 
 
 def test_without_a_prefix_objects_are_in_the_bucket_itself(s3, bucket, sink_of, tmp_path):
@@ -448,6 +449,7 @@ def test_credentials_that_are_mended_are_found_without_a_restart(s3, sink_of, tm
     assert sink.deliver(parcel).details["already_there"] is False
 
 
+@pytest.mark.usefixtures("as_amazon")
 def test_the_libraries_do_not_tell_what_they_send_even_when_all_is_logged(s3, sink_of, tmp_path, caplog):
     before = {name: logging.getLogger(name).level for name in ("boto3", "botocore", "urllib3")}
     try:
@@ -490,6 +492,7 @@ SECRET = Secret("canary-of-options", "env:X")
         ({"bucket": "lake/raw"}, "bucket: 'lake/raw' cannot be a bucket"),
         ({"prefix": "a//b"}, "prefix: 'a//b' is not a folder"),
         ({"prefix": "a/../b"}, "prefix: 'a/../b' is not a folder"),
+        ({"prefix": "ü" * 257}, "prefix: has more than 512 bytes"),
         ({"prefix": "."}, "prefix: '.' is not a folder"),
         ({"prefix": "a\nb"}, r"prefix: 'a\\nb' is not a folder"),
         ({"endpoint_url": "minio:9000"}, "endpoint_url: is not an address such as https://host:9000"),
