@@ -71,6 +71,11 @@ class FaultProxy:
         with self._lock:
             self._script.extend(faults)
 
+    def mend(self) -> None:
+        """Forget the rest of the script."""
+        with self._lock:
+            self._script.clear()
+
     @property
     def left(self) -> int:
         """How much of the script has not happened yet."""

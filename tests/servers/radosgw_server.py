@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 from attrs import frozen
 from s3_server import S3Server
@@ -63,6 +64,7 @@ ALL = ("--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "al
 class RadosGW(S3Server):
     """The same for a store that has no IAM: who is allowed what is said by a policy of each bucket that is there."""
 
+    like_amazon: ClassVar[bool] = False
     folder: Path = Path()
 
     def user(self, *actions: str, resource: str = "*") -> tuple[str, str]:

@@ -61,7 +61,7 @@ def require_there_once(s3: S3Server, bucket: str, parcel: Parcel) -> None:
 
 def test_two_that_write_it_at_once_leave_one(s3, bucket, sink_of, parcel):
     """As with a state directory that was copied. Each gives up what the other has begun; one of them ends, and the other finds that."""
-    if s3.temporary:
+    if s3.like_amazon:
         pytest.skip("a real store may tell more, and test_layout.py has the same with smaller parts")
     both = [sink_of(), sink_of()]
 
@@ -79,7 +79,7 @@ def test_two_that_write_it_at_once_leave_one(s3, bucket, sink_of, parcel):
 
 def test_other_content_that_comes_in_between_is_kept(s3, bucket, sink_of, parcel, monkeypatch):
     """Nothing was there when it began. At the very end the condition sees it; Ceph 16 ignores that, so shortly before the sink looks."""
-    when = "complete_multipart_upload" if s3.temporary else "upload_part"
+    when = "complete_multipart_upload" if s3.like_amazon else "upload_part"
     client = (sink := sink_of())._open().client
     real = getattr(client, when)
 
@@ -95,7 +95,7 @@ def test_other_content_that_comes_in_between_is_kept(s3, bucket, sink_of, parcel
 
 def test_a_part_that_is_damaged_on_the_way_is_not_taken(s3, bucket, sink_of, parcel, monkeypatch):
     """Its checksum goes along, and is of what was read."""
-    if s3.temporary:
+    if s3.like_amazon:
         pytest.skip("moto does not look at it")
     client = (sink := sink_of())._open().client
     real = client.upload_part
