@@ -20,6 +20,8 @@ from lakeward_plugins.sinks.archive import ArchiveSink
 from lakeward_plugins.sinks.duckdb import DuckDBSink
 from lakeward_plugins.sinks.sqlite import SqliteSink
 
+pytestmark = pytest.mark.one_python
+
 ROWS = pa.record_batch({"city": ["London", "Oslo", "London"], "id": [1, 2, 3]})
 
 

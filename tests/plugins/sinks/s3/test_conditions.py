@@ -15,6 +15,8 @@ from faultproxy import FaultProxy
 from lakeward import Refused, Retry
 from lakeward.testing import make_parcel
 
+pytestmark = pytest.mark.one_python
+
 READINGS = pa.record_batch({"city": ["London", "Oslo"], "id": [1, 2]})
 KEY = "lake/raw/s-0123abcd-0000-0000000001.parquet"
 

@@ -14,6 +14,8 @@ from lakeward import Refused, Retry
 from lakeward.secrets import Secret
 from lakeward.testing import make_parcel
 
+pytestmark = pytest.mark.one_python
+
 CITIES = pa.record_batch({"city": ["London", "Oslo", "Rome", "London"], "kind": [1, 2, 1, 2], "id": [1, 2, 3, 4]})
 CHANGES = [
     ({}, {"partition_by": ["city"]}),
