@@ -76,7 +76,7 @@ class Trail:
         return noted["place"] if begun_there else None
 
     def begin(self, token: str, here: Mapping[str, Any]) -> None:
-        """From now on the parcel may be here. Durable when it returns; a process writes it once."""
+        """From now on the parcel may be here. Durable when it returns; while all goes well, a process writes it once."""
         noted = self._read()
         same = noted.get("place") == dict(here)
         self._doubtful = token == self._begun or (same and not self._writes and noted["parcel"] in (ANY, token))
@@ -87,6 +87,7 @@ class Trail:
         """This attempt left nothing behind."""
         if not self._doubtful:
             self._begun = ""
+            self._write({**self._read(), "parcel": ""})
 
     def known(self, name: str, here: Mapping[str, Any]) -> Any:
         """What was learnt about a place where the sink wrote last, or None."""

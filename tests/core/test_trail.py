@@ -28,6 +28,7 @@ def after(folder, *steps):
         ("a", "abc"),  # killed: nobody knows how far it came
         ("ab", "abc"),
         (["a", "b", "end"], "b"),  # b was the last, and `a` was settled before it
+        (["a", "b", "refused"], ""),
         (["a", "b", "refused", "end"], ""),  # nothing of b was written for sure
         (["a", "b", "b", "refused", "end"], "b"),  # but the first attempt may have
         (["a", "refused", "a", "refused", "end"], ""),

@@ -22,6 +22,7 @@ AGAIN = {408, 409, 425, 429}  # 409: another write of the same key is going on
 DAMAGED = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentChecksumMismatch", "NoSuchUpload"}
 """On the way; the last one by a rule of the bucket, or another attempt, that removed what was not ended."""
 ODD = (ResponseParserError, ValueError, TimeoutError)  # an answer cut short in its XML or in a date; the deadline, while the file is hashed
+UNSENT = (aws.EndpointConnectionError, aws.ConnectTimeoutError)  # nobody heard of the request
 PASSING = (*ODD, aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError, aws.CredentialRetrievalError)
 
 

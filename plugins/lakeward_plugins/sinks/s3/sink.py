@@ -23,11 +23,11 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from attrs import define, evolve, field
 
-from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, option
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.partitions import require_columns, split
 from lakeward.secrets import Secret
 from lakeward.trail import Trail
-from lakeward_plugins.sinks.s3.answers import ODD, code, status, unhappy, unreached
+from lakeward_plugins.sinks.s3.answers import ODD, UNSENT, code, status, unhappy, unreached
 from lakeward_plugins.sinks.s3.naming import Account, filled, require_address, require_bucket, require_folder
 from lakeward_plugins.sinks.s3.reading import filesystem, objects
 from lakeward_plugins.sinks.s3.writing import ASKED, Bucket, Content
@@ -167,8 +167,8 @@ class S3Sink:
                     raise
                 todo = "other partitions of the parcel are there, so it cannot be sent in smaller parts; let the store take it"
                 raise Refused(f"{error}; {todo}") from None
-            except Refused:
-                if not size:
+            except (Refused, Retry) as problem:
+                if not size and (isinstance(problem, Refused) or isinstance(problem.__context__, UNSENT)):
                     self._trail.refused()
                 raise
             size += content.size

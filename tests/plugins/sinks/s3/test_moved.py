@@ -97,12 +97,15 @@ def test_a_parcel_that_was_not_begun_goes_where_the_options_say(s3, bucket, run,
 
 
 @pytest.mark.usefixtures("as_amazon")
-def test_a_bucket_that_was_wrong_is_corrected_without_a_question(s3, bucket, run, proxy, tmp_path):
+def test_a_place_that_was_wrong_is_corrected_without_a_question(s3, bucket, run, proxy, tmp_path):
     key, secret = s3.user("s3:PutObject", "s3:GetObject", resource=f"arn:aws:s3:::{bucket}/mine/*")
     keys = {"access_key_id": Secret(key, "env:K"), "secret_access_key": Secret(secret, "env:S")}
     for wrong in ({"bucket": "no-such-bucket"}, {"prefix": "yours"}):
         with run(**wrong, **keys) as sink, pytest.raises(Refused, match=r"404 NoSuchBucket|403 AccessDenied"):
             sink.deliver(parcel_of(tmp_path))
+    with run(endpoint_url="http://127.0.0.1:9") as sink, pytest.raises(Retry, match="EndpointConnectionError"):
+        sink.deliver(parcel_of(tmp_path))
+        assert '"parcel": ""' in (tmp_path / "state/sinks/s/place.json").read_text(), "so a kill does no harm"
     proxy.counts.clear()
     with run(prefix="mine", **keys) as sink:
         sink.deliver(parcel_of(tmp_path))
