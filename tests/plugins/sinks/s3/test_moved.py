@@ -103,8 +103,9 @@ def test_a_place_that_was_wrong_is_corrected_without_a_question(s3, bucket, run,
     for wrong in ({"bucket": "no-such-bucket"}, {"prefix": "yours"}):
         with run(**wrong, **keys) as sink, pytest.raises(Refused, match=r"404 NoSuchBucket|403 AccessDenied"):
             sink.deliver(parcel_of(tmp_path))
-    with run(endpoint_url="http://127.0.0.1:9") as sink, pytest.raises(Retry, match="EndpointConnectionError"):
-        sink.deliver(parcel_of(tmp_path))
+    with run(endpoint_url="http://127.0.0.1:9") as sink:
+        with pytest.raises(Retry, match="EndpointConnectionError"):
+            sink.deliver(parcel_of(tmp_path))
         assert '"parcel": ""' in (tmp_path / "state/sinks/s/place.json").read_text(), "so a kill does no harm"
     proxy.counts.clear()
     with run(prefix="mine", **keys) as sink:
