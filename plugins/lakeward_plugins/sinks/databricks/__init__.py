@@ -6,7 +6,8 @@ Each file is one subject, and imports only from those below it.
     statements  the SQL that takes the rows, and why a second time changes nothing
     table       what the table has, and whether the rows fit
     rows        the rows as a file that the warehouse can read, or as parameters
-    warehouse   one connection, files in volumes       troubles    errors of the client library, as what the kernel knows
+    volume      the folder in which files wait         sent        names of parcels, and those that the table has
+    warehouse   one connection                         troubles    errors of the client library, as what the kernel knows
     types       Arrow types as those of Databricks     names       names in SQL
 """
 

@@ -38,8 +38,9 @@ class DatabricksSink:
     """Rows into a table of a Databricks SQL warehouse.
 
     Mode `copy` puts the spooled Parquet file into a volume and loads it with COPY INTO. Mode `insert` needs no volume and is for small
-    batches: each is one statement with at most 255 values, larger ones are halved until they fit. Mode `merge` updates rows that are
-    there, for windows and alerts: of two with the same `upsert_by`, the one with the greater `revision` stays.
+    batches: each is one statement with at most 255 values, larger ones are halved until they fit. Both keep the name of the parcel with
+    each row, in the column `lakeward_token`. Mode `merge` updates rows that are there, for windows and alerts: of two with the same
+    `upsert_by`, the one with the greater `revision` stays; of equal ones, the one that was there first.
     """
 
     host: str = option(help="Of the workspace, such as adb-1.azuredatabricks.net.")
@@ -65,8 +66,8 @@ class DatabricksSink:
     """Where files wait; None without a volume."""
     _known: tuple[pa.Schema, list[Column]] | None = field(init=False, default=None, repr=False, eq=False)
     """Rows that were looked at last, and how they fit."""
-    _sent: Mapping[str, set[str]] | None = field(init=False, default=None, repr=False, eq=False)
-    """Names of our first parcel and of later ones that the table has rows of, by whole parcel; None when it must be asked."""
+    _sent: dict[str, Mapping[str, set[str]]] = field(init=False, factory=dict, repr=False, eq=False)
+    """For each epoch that was asked for: names of its first parcel in this run and of later ones that the table has, by whole parcel."""
 
     def __attrs_post_init__(self) -> None:
         self._table = TableName.parse(self.table)
@@ -240,10 +241,10 @@ class DatabricksSink:
     def _require_ours(self, parcel: Parcel) -> None:
         """Asks the table once, before the first parcel: a state directory does not go back in time while it is in use."""
         least, beyond = later_names(parcel.token)
-        if self._sent is None:
+        if beyond not in self._sent:
             found = self._warehouse.table(statements.tokens_between(self._table, least, beyond))
-            self._sent = by_parcel(map(str, found.column(TOKEN_COLUMN).to_pylist()))
-        if other := clash(name_of(parcel), self._sent):
+            self._sent[beyond] = by_parcel(map(str, found.column(TOKEN_COLUMN).to_pylist()))
+        if other := clash(name_of(parcel), self._sent[beyond]):
             raise Refused(
                 f"{self._table}: rows of other content are there under our token, as {other}: the state directory was restored from an "
                 "old copy, or copied from another machine. If restored, have all since then sent again: "
@@ -319,7 +320,8 @@ class DatabricksSink:
             yield
         except LakewardError as error:
             if isinstance(error, Refused):
-                self._known = self._sent = None  # somebody may mend the table meanwhile
+                self._known = None  # somebody may mend the table meanwhile
+                self._sent.clear()
             raise
         except ODD as error:
             problem = sorted_out(error, str(self._table))
@@ -330,7 +332,7 @@ class DatabricksSink:
                 if self._folder:
                     self._folder.forget()
             if isinstance(problem, Refused):
-                self._sent = None
+                self._sent.clear()
             if is_lost(error) or isinstance(problem, Refused):
                 self._warehouse.drop()
             raise problem from None  # its cause holds what was sent

@@ -130,10 +130,10 @@ def test_a_state_that_was_restored_from_an_old_copy_is_noticed(databricks, schem
     """Its tokens are given out again, for rows in another cut."""
     sink = sink_of(mode=mode)
     for sequence in (1, 2):
-        sink.deliver(parcel_of(tmp_path, sequence=sequence))
-    again, restored = sink_of(mode=mode), make_parcel(tmp_path / "restored", READINGS.slice(1), sequence=2)
-    assert again.deliver(parcel_of(tmp_path, sequence=1)).details["already_there"] is True  # of the same content
-    with pytest.raises(Refused, match="rows of other content are there under our token, as p-s-0123abcd-0000-0000000002-") as caught:
+        sink.deliver(parcel_of(tmp_path, sequence=sequence, epoch=sequence))
+    again, restored = sink_of(mode=mode), make_parcel(tmp_path / "restored", READINGS.slice(1), sequence=2, epoch=2)
+    assert again.deliver(parcel_of(tmp_path, sequence=1, epoch=1)).details["already_there"] is True  # of the same content
+    with pytest.raises(Refused, match="rows of other content are there under our token, as p-s-0123abcd-0002-0000000002-") as caught:
         again.deliver(restored)
     assert databricks.table(f"{schema}.readings").num_rows == 6
     databricks.run(str(caught.value).partition("sent again: ")[2].partition("; if copied")[0])  # as it says, and without a restart

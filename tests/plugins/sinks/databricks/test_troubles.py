@@ -218,7 +218,7 @@ MADE = "CREATE TABLE S.readings (sensor STRING, temperature DOUBLE, lakeward_tok
 def revoked(privilege: str, kind: str, name: str, mode: str = "copy") -> Breakage:
     """Told with the statement that gives it back."""
     shown = name.replace("S", r"lake\.s\w+", 1)
-    told = f"INSUFFICIENT_PERMISSIONS.*; have the owner of the {kind} run GRANT {privilege} ON {kind.upper()} {shown} TO that user"
+    told = f"INSUFFICIENT_PERMISSIONS.*; let the owner of the {kind} run GRANT {privilege} ON {kind.upper()} {shown} TO the"
     return Breakage(told, order={"revoked": [[privilege, name]]}, mode=mode)
 
 
