@@ -247,9 +247,9 @@ class DatabricksSink:
         if other := clash(name_of(parcel), self._sent[beyond]):
             raise Refused(
                 f"{self._table}: rows of other content are there under our token, as {other}: the state directory was restored from an "
-                "old copy, or copied from another machine. If restored, have all since then sent again: "
-                f"DELETE FROM {self._table.sql} WHERE {TOKEN_COLUMN} >= {literal(least)} AND {TOKEN_COLUMN} < {literal(beyond)}; "
-                "if copied, start with a state directory of its own"
+                "old copy, or copied from another machine. If copied, start with an empty state directory. If restored, and the source "
+                "still has all rows since then, have them sent again by "
+                f"DELETE FROM {self._table.sql} WHERE {TOKEN_COLUMN} >= {literal(least)} AND {TOKEN_COLUMN} < {literal(beyond)}"
             )
 
     def close(self) -> None:

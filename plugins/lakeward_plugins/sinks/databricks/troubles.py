@@ -126,9 +126,8 @@ def _by_state(error: BaseException, where: str) -> Retry | Refused | Rejected:
     if state.startswith(ABOUT_ROWS) and state != NOT_ABOUT_ROWS:
         return Rejected(what)
     if right := LACKS.search(said(error)):
-        return Refused(
-            f"{what}; have the owner of the {right[2].lower()} run GRANT {right[1]} ON {right[2].upper()} {right[3]} TO that user"
-        )
+        statement = f"GRANT {right[1]} ON {right[2].upper()} {right[3]} TO the owner of the token"
+        return Refused(f"{what}; let the owner of the {right[2].lower()} run {statement}")
     lacks = name.endswith(("_NOT_FOUND", "_DOES_NOT_EXIST"))
     unknown = (
         "make what is missing, or correct `table` or `volume`" if lacks else "look for the statement in the query history of the warehouse"

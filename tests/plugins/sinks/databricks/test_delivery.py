@@ -303,6 +303,17 @@ def test_columns_that_do_not_fit_are_refused(databricks, schema, sink_of, tmp_pa
     assert databricks.table(f"{schema}.readings").num_rows == 0
 
 
+def test_rows_with_a_new_column_wait_until_the_table_has_it(databricks, schema, sink_of, tmp_path):
+    sink = sink_of()
+    sink.deliver(parcel_of(tmp_path))
+    wider = parcel_of(tmp_path, READINGS.append_column("it's_`new`", pa.array([1, 2, None])), sequence=2)
+    with pytest.raises(Refused, match='the table has no column "it\'s_`new`"') as caught:
+        sink.deliver(wider)
+    databricks.run(str(caught.value).partition("run ")[2].partition(", or set")[0])
+    sink.deliver(wider)
+    assert databricks.table(f"{schema}.readings")["it's_`new`"].to_pylist().count(None) == 3 + 1
+
+
 @pytest.mark.parametrize("mode", ["copy", "insert"])
 def test_columns_that_appear_are_added_and_those_that_vanish_are_null(databricks, schema, sink_of, tmp_path, mode, caplog):
     sink = sink_of(schema_change="evolve", mode=mode)

@@ -136,7 +136,7 @@ def test_a_state_that_was_restored_from_an_old_copy_is_noticed(databricks, schem
     with pytest.raises(Refused, match="rows of other content are there under our token, as p-s-0123abcd-0002-0000000002-") as caught:
         again.deliver(restored)
     assert databricks.table(f"{schema}.readings").num_rows == 6
-    databricks.run(str(caught.value).partition("sent again: ")[2].partition("; if copied")[0])  # as it says, and without a restart
+    databricks.run(str(caught.value).partition("sent again by ")[2])  # as it says, and without a restart
     again.deliver(restored)
     assert databricks.table(f"{schema}.readings").num_rows == 3 + 2
 
