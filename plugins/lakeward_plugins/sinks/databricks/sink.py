@@ -17,10 +17,10 @@ from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, opt
 from lakeward.errors import LakewardError
 from lakeward.secrets import Secret, SecretReference
 from lakeward_plugins.sinks.databricks import statements
-from lakeward_plugins.sinks.databricks.names import TableName, literal, volume_path
+from lakeward_plugins.sinks.databricks.names import TableName, volume_path
 from lakeward_plugins.sinks.databricks.reading import require_reading
 from lakeward_plugins.sinks.databricks.rows import as_file, as_parameters, last_of_equal
-from lakeward_plugins.sinks.databricks.sent import by_parcel, clash, later_names, name_of
+from lakeward_plugins.sinks.databricks.sent import by_parcel, clash, later_names, name_of, not_ours, not_there, settled
 from lakeward_plugins.sinks.databricks.table import TOKEN_COLUMN, Column, create_table, fitted, lacking, stored
 from lakeward_plugins.sinks.databricks.troubles import NO_TABLE, ODD, error_class, is_lost, sorted_out
 from lakeward_plugins.sinks.databricks.volume import Folder
@@ -226,17 +226,15 @@ class DatabricksSink:
         return inserted
 
     def _require_loaded(self, parcel: Parcel, file: str, folder: Folder) -> None:
-        """That COPY INTO took no row may mean that it knows the file, and the table was emptied since; or that there was nothing in it."""
-        token = name_of(parcel)
-        if self._warehouse.run(statements.count_of(self._table, token))["n"]:
-            return
-        folder.require(file, parcel.rows)
-        raise Refused(
-            f"{self._table}: the warehouse skips {file}, which it has loaded before, but the table has no row of it: it was emptied, "
-            "replaced or restored since. To have the rows again, run the COPY INTO of this file that the query history shows with "
-            "COPY_OPTIONS ('force' = 'true') behind it; if they were taken out on purpose, say so by "
-            f"INSERT INTO {self._table.sql} ({TOKEN_COLUMN}) VALUES ({literal(token)})"
-        )
+        """That COPY INTO took no row may mean that it knows the file, and the table was emptied since; or that the file was not whole."""
+        name = name_of(parcel)
+        found = self._count(name)
+        if found < parcel.rows and not self._count(settled(name)):
+            folder.require(file, parcel.rows)
+            raise Refused(not_there(self._table, name, found, parcel.rows))
+
+    def _count(self, token: str) -> int:
+        return int(self._warehouse.run(statements.count_of(self._table, token))["n"])
 
     def _require_ours(self, parcel: Parcel) -> None:
         """Asks the table once, before the first parcel: a state directory does not go back in time while it is in use."""
@@ -245,12 +243,7 @@ class DatabricksSink:
             found = self._warehouse.table(statements.tokens_between(self._table, least, beyond))
             self._sent[beyond] = by_parcel(map(str, found.column(TOKEN_COLUMN).to_pylist()))
         if other := clash(name_of(parcel), self._sent[beyond]):
-            raise Refused(
-                f"{self._table}: rows of other content are there under our token, as {other}: the state directory was restored from an "
-                "old copy, or copied from another machine. If copied, start with an empty state directory. If restored, and the source "
-                "still has all rows since then, have them sent again by "
-                f"DELETE FROM {self._table.sql} WHERE {TOKEN_COLUMN} >= {literal(least)} AND {TOKEN_COLUMN} < {literal(beyond)}"
-            )
+            raise Refused(not_ours(self._table, other, least, beyond))
 
     def close(self) -> None:
         """Give the connection back."""

@@ -15,6 +15,7 @@ from faultproxy import FaultProxy
 
 from lakeward import Parcel, Refused, Retry
 from lakeward.testing import make_parcel
+from lakeward_plugins.sinks.databricks.sent import name_of
 
 pytestmark = pytest.mark.one_python
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
@@ -53,7 +54,7 @@ def test_rows_that_were_taken_out_before_their_answer_came_are_not_taken_for_del
     databricks.run(gone.replace("S.", f"{schema}.") + columns)
     for _ in range(2):
         with pytest.raises(
-            Refused, match=r"skips p-s-.*, which it has loaded before, but the table has no row of it: it was emptied"
+            Refused, match=r"skips p-s-.*, which it has loaded before, but the table has 0 of its 3 rows: it was emptied"
         ) as caught:
             sink.deliver(parcel)
     told = str(caught.value)
@@ -76,24 +77,31 @@ def test_a_table_that_was_dropped_and_made_anew_gets_the_rows_again(databricks, 
     assert databricks.table(f"{schema}.readings").num_rows == 3
 
 
-def emptied(databricks: Any, schema: str) -> str:
-    """Put a file without rows in the place of the only one that waits; its name."""
-    name, empty = databricks.staged(schema)[0], io.BytesIO()
-    pq.write_table(pa.table({"sensor": pa.array([], pa.string()), "temperature": pa.array([], pa.float64())}), empty)
-    empty.seek(0)
+def shorten(databricks: Any, schema: str, rows: int) -> None:
+    """Put a file with so few rows in the place of the only one that waits."""
+    name, file = databricks.staged(schema)[0], io.BytesIO()
+    pq.write_table(pa.Table.from_batches([READINGS]).select(["sensor", "temperature"]).slice(0, rows), file)
+    file.seek(0)
     with databricks.connected() as client:
-        client.execute(f"PUT '__input_stream__' INTO '/Volumes/{schema.replace('.', '/')}/staged/{name}' OVERWRITE", input_stream=empty)
-    return str(name)
+        client.execute(f"PUT '__input_stream__' INTO '/Volumes/{schema.replace('.', '/')}/staged/{name}' OVERWRITE", input_stream=file)
 
 
-def test_an_emptied_file_is_not_taken_for_delivered(databricks, schema, spoiled, tmp_path):
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_file_that_lost_rows_is_not_taken_for_delivered(databricks, schema, spoiled, tmp_path, rows):
     sink, parcel = spoiled("reset_before"), parcel_of(tmp_path, sequence=2)
-    emptied(databricks, schema)
-    with pytest.raises(Retry, match="has 0 rows, and not the 3 that were put there; leave the files of lakeward to it"):
+    shorten(databricks, schema, rows)
+    if rows:
+        with pytest.raises(Refused, match="took 1 of 3 rows"):
+            sink.deliver(parcel)
+    with pytest.raises(Retry, match=f"has {rows} rows, and not the 3 that were put there; leave the files of lakeward to it"):
         sink.deliver(parcel)
-    with pytest.raises(Refused, match="the table has no row of it"):  # the file is whole again, but COPY INTO remembers it
-        sink.deliver(parcel)
-    assert databricks.table(f"{schema}.readings").num_rows == 3
+    for _ in range(2):  # the file is whole again, but COPY INTO remembers it
+        with pytest.raises(Refused, match=f"the table has {rows} of its 3 rows"):
+            sink.deliver(parcel)
+    load = [one for one in databricks.order()["statements"] if one.startswith("COPY INTO")][-1]
+    databricks.run(f"DELETE FROM {schema}.readings WHERE lakeward_token = '{name_of(parcel)}'", f"{load} COPY_OPTIONS ('force' = 'true')")
+    assert sink.deliver(parcel).details["already_there"] is True
+    assert databricks.table(f"{schema}.readings").num_rows == 6
 
 
 def test_an_emptied_file_does_not_pass_for_superseded_rows(databricks, schema, sink_of, tmp_path):
@@ -104,7 +112,7 @@ def test_an_emptied_file_does_not_pass_for_superseded_rows(databricks, schema, s
         proxy.script("ok", "ok", "reset_before")
         with pytest.raises(Retry):
             sink.deliver(parcels[1])
-        emptied(databricks, schema)
+        shorten(databricks, schema, 0)
         with pytest.raises(Retry, match="has 0 rows, and not the 2 that were put there"):
             sink.deliver(parcels[1])
         assert sink.deliver(parcels[1]).details == {"inserted": 1, "updated": 0, "superseded": 1}
