@@ -57,17 +57,18 @@ def clash(name: str, sent: Mapping[str, set[str]]) -> str:
 def not_there(table: TableName, name: str, found: int, rows: int) -> str:
     """What to do when COPY INTO skips a file whose rows are not all there."""
     return (
-        f"{table}: the warehouse skips {name}.parquet, which it has loaded before, but the table has {found} of its {rows} rows: it was "
-        "emptied, replaced or restored since, or the file was not whole. To have the rows again, delete those and run the COPY INTO of "
-        "this file that the query history shows with COPY_OPTIONS ('force' = 'true') behind it; if they were taken out on purpose, say so by "
-        f"INSERT INTO {table.sql} ({TOKEN_COLUMN}) VALUES ({literal(settled(name))})"
+        f"{table}: the warehouse skips {name}.parquet, which it has loaded before, but the table has {found} of its {rows} rows: "
+        "it was emptied, replaced or restored since, or the file was not whole. To have the rows again, delete those and run the COPY INTO "
+        "of this file that the query history shows with COPY_OPTIONS ('force' = 'true') behind it; if they were taken out on purpose, "
+        f"say so by INSERT INTO {table.sql} ({TOKEN_COLUMN}) VALUES ({literal(settled(name))})"
     )
 
 
 def not_ours(table: TableName, other: str, least: str, beyond: str) -> str:
     """What to do when rows of another parcel are there under a name of ours."""
     return (
-        f"{table}: rows of other content are there under our token, as {other}: the state directory was restored from an old copy, or "
-        "copied from another machine. If copied, start with an empty state directory. If restored, and the source still has all rows since then, "
-        f"have them sent again by DELETE FROM {table.sql} WHERE {TOKEN_COLUMN} >= {literal(least)} AND {TOKEN_COLUMN} < {literal(beyond)}"
+        f"{table}: rows of other content are there under our token, as {other}: the state directory was restored from an old copy, "
+        "or copied from another machine. If copied, start with an empty state directory. If restored, and the source still has all rows "
+        "since then, have them sent again by "
+        f"DELETE FROM {table.sql} WHERE {TOKEN_COLUMN} >= {literal(least)} AND {TOKEN_COLUMN} < {literal(beyond)}"
     )
