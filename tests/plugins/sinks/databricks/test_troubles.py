@@ -136,9 +136,9 @@ def test_every_row_arrives_once_through_a_bad_network(databricks, schema, sink_o
             with suppress(Retry):
                 sink.deliver(parcel)
         counts = dict(proxy.counts)
-        proxy.p = 0.0  # files that could not be taken away are, when the network works again
-        for sequence in range(121, 131):
-            sink.deliver(parcel_of(tmp_path, rows, sequence=sequence))
+    sink = sink_of(**options)  # files that could not be taken away are, when the network works again
+    for sequence in range(121, 131):
+        sink.deliver(parcel_of(tmp_path, rows, sequence=sequence))
     print(f"{mode}: {attempts} attempts, requests by fault: {counts}")
     if mode != "merge":
         want.update(dict.fromkeys(values(rows, ["sensor", "temperature"]), 10))
