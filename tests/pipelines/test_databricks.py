@@ -26,7 +26,7 @@ import commands
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.one_python
-KILLS, ROWS, BATCH = 20, 3_000, 25
+KILLS, ROWS, BATCH = 20, 2_000, 25
 YAML = """
 name: crash
 source: {use: sqlite, path: sensor.db}
@@ -106,9 +106,8 @@ def test_every_row_arrives_once_through_twenty_kills(databricks: DatabricksServe
     with FaultProxy(databricks.url, p=0.2, seed=5, hang=0.2, retry_after=0) as proxy:
         for _ in range(KILLS):
             with running(tmp_path, environment | {"HOST": proxy.url}) as process:
-                before = asked()
-                wait_until(lambda before=before: asked() > before, process, tmp_path)  # type: ignore[misc]
-                time.sleep(luck.uniform(0, 0.5))
+                enough = asked() + luck.randrange(1, 50)  # and no time, in which a busy machine does nothing
+                wait_until(lambda enough=enough: asked() >= enough, process, tmp_path)  # type: ignore[misc]
                 assert process.poll() is None
                 os.kill(process.pid, signal.SIGKILL)
                 assert process.wait(30) == -signal.SIGKILL
@@ -148,7 +147,7 @@ def test_what_a_human_mends_is_found_without_a_restart(databricks: DatabricksSer
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     lines = [line for line in log.read_text().splitlines() if "INSUFFICIENT_PERMISSIONS" in line]
-    assert all("give the owner of the token" in line for line in lines)
+    assert all("run GRANT CREATE TABLE ON SCHEMA" in line for line in lines)
     assert databricks.token not in log.read_text()
 
 

@@ -16,7 +16,7 @@ from lakeward_plugins.sinks.databricks.types import ARROW, INTEGERS, Type, neare
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=\x00-\x1f\x7f]")  # in column names, by Delta when there is no column mapping
 LONGEST = 255  # characters of a column name in Unity Catalog
 DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
-TOKEN_COLUMN = "lakeward_token"  # noqa: S105  # names the parcel that a row came with; of mode insert only
+TOKEN_COLUMN = "lakeward_token"  # noqa: S105  # names the parcel that a row came with
 
 
 @frozen
@@ -61,9 +61,9 @@ def _require_names(names: Sequence[str]) -> None:
             )
 
 
-def create_table(table: TableName, columns: Iterable[Column], extra: Mapping[str, str]) -> str:
+def create_table(table: TableName, columns: Iterable[Column]) -> str:
     """The statement; changes nothing when the table is there."""
-    lines = [f"  {quoted(one.name)} {one.target}" for one in columns] + [f"  {quoted(name)} {kind}" for name, kind in extra.items()]
+    lines = [f"  {quoted(one.name)} {one.target}" for one in columns]
     return f"CREATE TABLE IF NOT EXISTS {table.sql} (\n" + ",\n".join(lines) + "\n) USING DELTA"
 
 
