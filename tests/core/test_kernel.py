@@ -6,7 +6,15 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOR_OTHERS = ("timestamps.py", "grouping.py", "packing.py", "units.py", "partitions.py", "upserts.py")  # what only transforms and sinks use
+FOR_OTHERS = (
+    "timestamps.py",
+    "grouping.py",
+    "packing.py",
+    "units.py",
+    "partitions.py",
+    "upserts.py",
+    "notes.py",
+)  # what only transforms and sinks use
 KERNEL = [path for path in (ROOT / "core" / "lakeward").glob("*.py") if path.name not in FOR_OTHERS]
 
 

@@ -16,7 +16,8 @@ from attrs import define
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
 from lakeward.durable import make_folder, require_writable, sync
-from lakeward.upserts import newest
+from lakeward.notes import note_of
+from lakeward.upserts import newest, require_revision
 
 NOTES = '"_lakeward_parcels"'
 
@@ -30,10 +31,15 @@ class DuckDBSink:
 
     path: Path = option(help="The DuckDB file.")
     table: str = option(help="Name of the table.")
-    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
-    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    upsert_by: list[str] = option(
+        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
+    )
+    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+
+    def __attrs_post_init__(self) -> None:
+        require_revision(self.upsert_by, self.revision)
 
     @property
     def encoding(self) -> Encoding:
@@ -66,18 +72,17 @@ class DuckDBSink:
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Insert the rows and note the parcel in one transaction, unless it is noted."""
-        token = parcel.token
-        note = [f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number]
-        rows = parcel.table()
+        note, where, rows = note_of(parcel), f"{self.path}#{self.table}", parcel.table()
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
         with self._transaction() as database:
-            database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT)")
-            there = database.execute(f"SELECT 1 FROM {NOTES} WHERE id = ? AND number >= ?", note).fetchone() is not None
+            database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT, content BIGINT)")
+            found = database.execute(f"SELECT number, content FROM {NOTES} WHERE id = ?", [note.id]).fetchall()
+            there = any(note.is_in(number, content, where) for number, content in found)
             if not there:
                 self._insert(database, rows)
-                database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?)", note)
-        return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
+                database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?, ?)", [note.id, note.number, note.content])
+        return Receipt(where, {"rows": rows.num_rows, "already_there": there})
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -100,8 +105,8 @@ class DuckDBSink:
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
             revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
-            newer = f" AND (t.{revision} IS NULL OR s.{revision} > t.{revision})" if self.revision else ""
-            database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same}{newer}")
+            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
+            database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same} AND {newer}")
             database.execute(
                 f"INSERT INTO {table} BY NAME SELECT * FROM _new AS s WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
             )

@@ -24,7 +24,8 @@ from attrs import define
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable
-from lakeward.upserts import newest
+from lakeward.notes import note_of
+from lakeward.upserts import newest, require_revision
 
 Run = Callable[[str], pa.Table]
 NOTES = '"_lakeward_parcels"'
@@ -50,10 +51,15 @@ class SqliteSink:
 
     path: Path = option(help="The SQLite file.")
     table: str = option(help="Name of the table.")
-    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
-    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    upsert_by: list[str] = option(
+        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
+    )
+    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+
+    def __attrs_post_init__(self) -> None:
+        require_revision(self.upsert_by, self.revision)
 
     @property
     def encoding(self) -> Encoding:
@@ -88,23 +94,23 @@ class SqliteSink:
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Insert the rows and note the parcel in one transaction, unless it is noted."""
-        token = parcel.token
-        name, rows = _text(f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}"), parcel.table()
+        note, where, rows = note_of(parcel), f"{self.path}#{self.table}", parcel.table()
         stored = _storable(rows)  # all of them: a value that is rejected is told by its place in the parcel
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
-            if self.revision and pa.types.is_decimal(kind := rows.schema.field(self.revision).type):
+            if pa.types.is_decimal(kind := rows.schema.field(self.revision).type):
                 raise Refused(
                     f"revision: column {self.revision!r} is {kind}, which SQLite has as text: 9 after 10; cast it with schematize"
                 )
             stored = _storable(rows)
         with self._transaction(stored) as run:
-            run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER)")
-            there = bool(run(f"SELECT 1 FROM main.{NOTES} WHERE id = {name} AND number >= {token.number}").num_rows)
+            run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER, content INTEGER)")
+            found = run(f"SELECT number, content FROM main.{NOTES} WHERE id = {_text(note.id)}").to_pylist()
+            there = any(note.is_in(one["number"], one["content"], where) for one in found)
             if not there:
                 self._insert(run, stored)
-                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({name}, {token.number})")
-        return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
+                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({_text(note.id)}, {note.number}, {note.content})")
+        return Receipt(where, {"rows": rows.num_rows, "already_there": there})
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -119,10 +125,10 @@ class SqliteSink:
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
             revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
-            newer = f" AND (t.{revision} IS NULL OR s.{revision} > t.{revision})" if self.revision else ""
+            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
             key, of_it = _quoted(f"{self.table}_key"), ", ".join(map(_quoted, self.upsert_by))
             run(f"CREATE INDEX IF NOT EXISTS main.{key} ON {_quoted(self.table)} ({of_it})")
-            run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same}{newer})")
+            run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same} AND {newer})")
             fresh = f"WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
             run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM temp._new AS s {fresh}")
         else:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import logging
 import os
 import subprocess
@@ -21,8 +22,8 @@ from s3_server import ALONE
 from lakeward import OptionError, Parcel, Refused, Retry
 from lakeward.secrets import Secret, redact
 from lakeward.testing import SinkContract, make_parcel
+from lakeward_plugins.aws import upload
 from lakeward_plugins.sinks.delta import DeltaSink
-from lakeward_plugins.sinks.delta.store import Store
 
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
 
@@ -59,7 +60,10 @@ def test_the_spooled_file_itself_is_the_data_file(s3, bucket, sink_of, table_in,
         sink.deliver(parcel_of(tmp_path, sequence))
     parcel = parcel_of(tmp_path, 2)
     objects = s3.objects(bucket, "lake/t/")
-    assert objects[f"lake/t/{parcel.token.name}.parquet"] == parcel.path.read_bytes()
+    key = f"lake/t/{parcel.token.name}-{parcel.sha256[:16]}.parquet"
+    assert objects[key] == parcel.path.read_bytes()
+    head = s3.client().head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    assert base64.b64decode(head["ChecksumSHA256"]).hex() == parcel.sha256  # sent along, so that the store looks at what arrives
     assert len([key for key in objects if key.endswith(".parquet")]) == 2
     table = table_in()
     assert table.transaction_version("lakeward/0123abcd/p/s/0") == 2 << 31
@@ -136,7 +140,6 @@ from pathlib import Path
 from lakeward.components import Parcel, Token
 from lakeward.secrets import Secret
 from lakeward_plugins.sinks.delta import DeltaSink
-from lakeward_plugins.sinks.delta.store import Store
 file, sequence, uri, url, key, secret = sys.argv[1:]
 sink = DeltaSink(uri, endpoint_url=url, access_key_id=Secret(key, "x"), secret_access_key=Secret(secret, "y"))
 def die():
@@ -144,7 +147,7 @@ def die():
     os.kill(os.getpid(), 9)
 threading.Thread(target=die).start()
 for number in range(int(sequence), int(sequence) + 10_000):
-    sink.deliver(Parcel(Token("p", "s", "0123abcd", 0, number), Path(file), 3, "x" * 64))
+    sink.deliver(Parcel(Token("p", "s", "0123abcd", 0, number), Path(file), 3, f"{number:064x}"))
     print(number, flush=True)
 """
 
@@ -194,12 +197,23 @@ def test_nobody_listening_is_tried_again(sink_of, tmp_path):
         sink_of(endpoint_url="http://127.0.0.1:9").deliver(parcel_of(tmp_path))
 
 
+def test_an_upload_that_is_too_slow_is_given_up_and_tried_again(sink_of, table_in, tmp_path, monkeypatch):
+    sink = sink_of(timeout=timedelta(seconds=0.1))
+    sink.deliver(parcel_of(tmp_path))
+    with monkeypatch.context() as slow:
+        slow.setattr(upload, "SLOWEST", 1e12)
+        slow.setattr(upload.time, "monotonic", iter(range(1000)).__next__)
+        with pytest.raises(Retry, match="the upload is slower than"):
+            sink.deliver(parcel_of(tmp_path, 2))
+    assert table_in().to_pyarrow_dataset().count_rows() == 3
+    assert sink_of().deliver(parcel_of(tmp_path, 2)).details["already_there"] is False
+
+
 def test_credentials_of_a_profile_are_found_and_mended_without_a_restart(s3, sink_of, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_PROFILE", "node")
     entry = "[node]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
     (tmp_path / "credentials").write_text(entry.format(s3.access_key_id, "wrong-and-long-enough"))
-    sink = sink_of(access_key_id=None, secret_access_key=None)
+    sink = sink_of(access_key_id=None, secret_access_key=None, profile="node")
     with pytest.raises(Refused, match="SignatureDoesNotMatch"):
         sink.deliver(parcel_of(tmp_path))
     (tmp_path / "credentials").write_text(entry.format(s3.access_key_id, s3.secret_access_key))
@@ -234,12 +248,13 @@ def test_a_store_that_ignores_the_condition_is_refused(alone, monkeypatch, by):
         url = f"http://127.0.0.1:{server.server_port}"
         if by == "AWS_ENDPOINT_URL":
             monkeypatch.setenv(by, url)
-        store = Store("lake", "t", "", url if by == "option" else "", (Secret("k" * 8, "k"), Secret("s" * 8, "s"), None), 10)
+        keys = {"access_key_id": Secret("k" * 8, "k"), "secret_access_key": Secret("s" * 8, "s")}
+        sink = DeltaSink("s3://lake/t", endpoint_url=url if by == "option" else "", **keys)
         try:
             with pytest.raises(Refused, match="s3://lake/t: the store has no conditional writes, without which two"):
-                store.require_conditional()
+                sink._place.prepare()
         finally:
-            store.forget()
+            sink.close()
             server.shutdown()
             thread.join()
 
