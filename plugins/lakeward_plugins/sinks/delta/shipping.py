@@ -104,11 +104,7 @@ def _files(parcel: Parcel, schema: pa.Schema, table: DeltaTable) -> Iterator[Dat
     if not columns and flat and schema.types == target.types:
         yield DataFile(_name(parcel, parcel.sha256), parcel.path, parcel.sha256, {}, parcel.rows)
         return
-    misfits: list[Exception] = []
-    try:
-        rows = pa.Table.from_batches(fitted(parcel.batches(), target, misfits), target).combine_chunks()
-    except pa.ArrowException:
-        raise misfits[0] from None
+    rows = pa.Table.from_batches(fitted(parcel.batches(), target, []), target).combine_chunks()
     batch = rows.to_batches()[0]
     _require_texts(batch, columns)
     codec = pq.read_metadata(parcel.path).row_group(0).column(0).compression
