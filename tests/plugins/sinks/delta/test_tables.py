@@ -219,6 +219,13 @@ def test_of_equal_revisions_the_first_stays_within_a_parcel_and_between_parcels(
     assert sorted(tuple(row.values()) for row in read(tmp_path)) == [("a", 1, 1.0), ("b", 1, 2.0)]
 
 
+def test_a_time_can_be_the_revision_as_that_of_alerts_is(tmp_path):
+    options, first = {"upsert_by": ["alert_id"], "revision": "event_ts"}, datetime(2026, 1, 1, tzinfo=UTC)
+    for sequence, (event, seconds) in enumerate([("CLEAR", 5), ("RAISE", 0), ("RAISE", 7)], 1):
+        deliver(tmp_path, one(alert_id=[1], event=[event], event_ts=[first + timedelta(seconds=seconds)]), sequence, **options)
+    assert read(tmp_path) == [{"alert_id": 1, "event": "RAISE", "event_ts": first + timedelta(seconds=7)}]
+
+
 def test_rows_from_before_there_were_revisions_are_replaced(tmp_path):
     rows = pa.table({"window_id": ["a", "b"], "revision": pa.array([None, None], pa.int64()), "mean": [1.0, 2.0]})
     write_deltalake(tmp_path / "table", rows)
