@@ -28,6 +28,7 @@ REMEDY = {  # what S3 says, and what a human does about it
 CONNECT = timedelta(seconds=5)
 RETRIES = {
     "connect_timeout": "5s",
+    "retry_timeout": "60s",
     "max_retries": "6",
     "backoff_config.init_backoff": "50ms",
     "backoff_config.max_backoff": "2s",
@@ -59,7 +60,7 @@ class Store:
             "aws_access_key_id": key, "aws_secret_access_key": secret, "aws_session_token": token,
             "aws_region": self._open().region_name or "us-east-1",
             "aws_endpoint_url": endpoint, "aws_allow_http": "true" if endpoint.startswith("http://") else "",
-            "aws_conditional_put": "etag", "timeout": seconds, "retry_timeout": seconds, **RETRIES,
+            "aws_conditional_put": "etag", "timeout": seconds, **RETRIES,
         }  # fmt: skip
         return {name: value for name, value in known.items() if value}
 

@@ -81,24 +81,53 @@ def test_partitions_with_odd_names_are_found_again_also_after_compaction(sink_of
     assert any("compacted-" in uri for uri in table.file_uris())
 
 
-# -- many writers ------------------------------------------------------------------------------------------------------
+def test_columns_are_added_and_windows_replaced_as_in_a_folder(sink_of, table_in, tmp_path):
+    sink = sink_of(new_columns="add", upsert_by=["window_id"], revision="revision")
+    for sequence, (window, revision, more) in enumerate(
+        [("a", 1, {}), ("b", 1, {"mean": [0.5]}), ("a", 2, {}), ("b", 1, {"mean": [9.9]})], 1
+    ):
+        sink.deliver(parcel_of(tmp_path, sequence, pa.record_batch({"window_id": [window], "revision": [revision], **more})))
+    rows = sorted(tuple(row.values()) for row in table_in().to_pyarrow_table().to_pylist())
+    assert rows == [("a", 2, None), ("b", 1, 0.5)]
 
 
 @pytest.mark.slow
 @pytest.mark.one_python
-def test_writers_at_once_to_one_table_lose_nothing(sink_of, table_in, tmp_path):
-    """Ten begin together, before the table is there, and compact it all the time."""
-    begin = threading.Barrier(10)
+def test_files_that_no_version_needs_and_the_old_log_go(s3, bucket, sink_of, tmp_path):
+    sink = sink_of(compact_every=2, history=timedelta(0))
+    sink._upkeep.keep_removed = timedelta(0)  # less than the option allows, as nobody else writes
+    s3.client().put_object(Bucket=bucket, Key="lake/t/s-0123abcd-0000-0000000001-left.parquet", Body=b"of an attempt that was killed")
+    for sequence in range(1, 22):
+        sink.deliver(parcel_of(tmp_path, sequence))
+    keys = [key.removeprefix("lake/t/") for key in s3.objects(bucket)]
+    data = [key for key in keys if key.endswith(".parquet") and not key.startswith("_delta_log")]
+    assert not any(key.endswith("left.parquet") for key in data)
+    assert len(data) < 10
+    assert len([key for key in keys if key.endswith(".json")]) < 25
+
+
+# -- many writers ------------------------------------------------------------------------------------------------------
+
+WRITERS = int(os.environ.get("WRITERS", "10"))
+"""`WRITERS=50 pytest ...` takes some minutes."""
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+def test_writers_at_once_to_one_table_never_conflict(sink_of, table_in, tmp_path):
+    """They begin together, before the table is there, and compact it all the time; no `deliver` raises."""
+    begin = threading.Barrier(WRITERS)
 
     def write(number: int) -> list[bool]:
         sink = sink_of(compact_every=10)
         begin.wait()
-        return [retried(sink, parcel_of(tmp_path / str(number), sequence, sink=f"w{number}")) for sequence in (1, 2, 3)]
+        parcels = [parcel_of(tmp_path / str(number), sequence, sink=f"w{number}") for sequence in (1, 2, 3)]
+        return [bool(sink.deliver(parcel).details["already_there"]) for parcel in parcels]
 
-    with ThreadPoolExecutor(10) as pool:
-        told = [there for each in pool.map(write, range(10)) for there in each]
-    assert told == [False] * 30
-    assert table_in().to_pyarrow_dataset().count_rows() == 30 * 3
+    with ThreadPoolExecutor(WRITERS) as pool:
+        told = [there for each in pool.map(write, range(WRITERS)) for there in each]
+    assert told == [False] * 3 * WRITERS
+    assert table_in().to_pyarrow_dataset().count_rows() == 3 * WRITERS * 3
 
 
 def retried(sink: DeltaSink, parcel: Parcel, attempts: int = 40) -> bool:
