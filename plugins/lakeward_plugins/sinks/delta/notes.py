@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import define
 from deltalake import DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError
 
 from lakeward.notes import Note
 
@@ -29,6 +30,18 @@ def transactions(commit: bytes) -> Iterator[dict[str, Any]]:
 def has_note(commit: bytes, note: Note) -> bool:
     """Whether this commit, as the log has it, is that of the parcel."""
     return any((txn["appId"], txn["version"]) == (note.id, note.number) for txn in transactions(commit))
+
+
+def bring_up_to_date(table: DeltaTable, note: Note) -> None:
+    """With all that others committed since it was asked for the note. Raises CommitFailedError when the note is there by now."""
+    table.update_incremental()
+    require_absent(table, note)
+
+
+def require_absent(table: DeltaTable, note: Note) -> None:
+    """Of a table that is newer than the one that was asked. Raises CommitFailedError: another instance has the same parcel in hand."""
+    if (table.transaction_version(note.id) or 0) >= note.number:
+        raise CommitFailedError("another writer delivers for this sink")
 
 
 def _content_id(note: Note) -> str:

@@ -28,7 +28,7 @@ from lakeward.notes import Note
 from lakeward.partitions import NULL, TYPES, Partition, split
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import columns_of, fitted
-from lakeward_plugins.sinks.delta.notes import as_transactions
+from lakeward_plugins.sinks.delta.notes import as_transactions, bring_up_to_date
 from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, NO_LINKS, Place
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # is no escape in a URL, and no name that readers pass over
@@ -87,7 +87,7 @@ def commit(adds: list[AddAction], table: DeltaTable, version: int, place: Place,
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-        table.update_incremental()
+        bring_up_to_date(table, note)
     properties = CommitProperties(app_transactions=as_transactions(note), max_commit_retries=tail.CROWD)
     partitions = table.metadata().partition_columns
     table.create_write_transaction(

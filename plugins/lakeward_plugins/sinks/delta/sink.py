@@ -29,7 +29,7 @@ from lakeward_plugins.aws.account import Account
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import Policy, add_columns, fitted, fitting
 from lakeward_plugins.sinks.delta.merging import merge
-from lakeward_plugins.sinks.delta.notes import Known, as_transactions, known_after
+from lakeward_plugins.sinks.delta.notes import Known, as_transactions, bring_up_to_date, known_after, require_absent
 from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place, short
 from lakeward_plugins.sinks.delta.shipping import can_ship, commit, upload
 from lakeward_plugins.sinks.delta.store import CONNECT, Store
@@ -198,6 +198,7 @@ class DeltaSink:
         if table and added:
             table.update_incremental()
             add_columns(table, [stored.field(name) for name in added])
+            require_absent(table, note)
             before = table.version()
         self._place.prepare()
         if table is None and self._place.store:  # so that a data file is never uploaded by delta-rs, which panics when that fails
@@ -222,7 +223,7 @@ class DeltaSink:
         retries = tail.CROWD if table and not self.upsert_by else 0
         properties = CommitProperties(app_transactions=as_transactions(note), max_commit_retries=retries)
         if table:
-            table.update_incremental()
+            bring_up_to_date(table, note)
         rows, writer = fitted(parcel.batches(), stored, misfits), WriterProperties(compression=COMPRESSIONS[self.compression])
         try:
             if self.upsert_by:  # of rows that fit: their places are still those in the parcel

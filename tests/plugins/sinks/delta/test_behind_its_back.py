@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from s3_server import S3Server
 from lakeward import Parcel, Refused
 from lakeward.notes import note_of
 from lakeward.testing import make_parcel
-from lakeward_plugins.sinks.delta import DeltaSink
+from lakeward_plugins.sinks.delta import DeltaSink, place
 from lakeward_plugins.sinks.delta.shipping import upload
 
 
@@ -139,3 +141,33 @@ def test_a_table_that_is_restored_keeps_its_notes_and_takes_what_comes_next(lake
     assert sink.deliver(parcel(tmp_path, 4, 4)).details["already_there"] is False
     assert lake.rows() == [1, 4]
     assert lake.table().transaction_version(note_of(parcel(tmp_path, 4, 4)).id) == 4 << 31
+
+
+# -- another instance with the same parcel in hand ---------------------------------------------------------------------
+
+
+def add_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DeltaTable(tmp_path / "table").alter.add_constraint({"small": "a < 100"})
+
+
+def without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+
+
+@pytest.mark.parametrize("way", [add_rule, without_links])
+def test_a_parcel_that_another_instance_commits_after_our_look_is_there_once(tmp_path, monkeypatch, way):
+    """Where delta-rs writes the commit: it judges by the table as we bring it up to date, which is after we looked for the note."""
+    DeltaSink(tmp_path / "table").deliver(parcel(tmp_path, 1, 1))
+    way(tmp_path, monkeypatch)
+    real = place.Place.prepare
+
+    def other_first(self: place.Place) -> None:
+        monkeypatch.setattr(place.Place, "prepare", real)
+        assert DeltaSink(tmp_path / "table").deliver(parcel(tmp_path, 2, 2)).details["already_there"] is False
+
+    monkeypatch.setattr(place.Place, "prepare", other_first)
+    assert DeltaSink(tmp_path / "table").deliver(parcel(tmp_path, 2, 2)).details["already_there"]
+    assert sorted(DeltaTable(tmp_path / "table").to_pyarrow_table()["a"].to_pylist()) == [1, 2]
