@@ -131,7 +131,8 @@ def _require_texts(rows: pa.RecordBatch, columns: Sequence[str]) -> None:
     for name in columns:
         if pa.types.is_string(rows.schema.field(name).type):
             column = rows.column(name).dictionary_encode()
-            empty = np.array([*(value == "" for value in column.dictionary.to_pylist()), False])  # the last is for no value
+            values = column.dictionary.cast(pa.binary()).to_pylist()  # as bytes, which text that is not UTF-8 has as well
+            empty = np.array([*(value == b"" for value in values), False])  # the last is for no value
             bad = np.flatnonzero(empty[column.indices.fill_null(len(empty) - 1).to_numpy(zero_copy_only=False)])
             if len(bad):
                 raise Rejected(f"column {name!r}: an empty text cannot name a partition, as Delta takes it for no value", bad.tolist())
