@@ -39,11 +39,9 @@ class Lake:
 
 
 @pytest.fixture(params=["local", "s3"])
-def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+def lake(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, bucket: str, sink_of: Callable[..., DeltaSink]) -> Lake:
     if request.param == "local":
         return Lake(lambda: DeltaSink(tmp_path / "table"), {}, lambda: shutil.rmtree(tmp_path / "table"))
-    s3: S3Server = request.getfixturevalue("s3")
-    bucket, sink_of = request.getfixturevalue("bucket"), request.getfixturevalue("sink_of")
     keys = {"aws_access_key_id": s3.access_key_id, "aws_secret_access_key": s3.secret_access_key}
     options = {"aws_endpoint_url": s3.url, "aws_allow_http": "true", "aws_region": "us-east-1", **keys}
     return Lake(sink_of, options, lambda: [s3.client().delete_object(Bucket=bucket, Key=key) for key in s3.objects(bucket)])
