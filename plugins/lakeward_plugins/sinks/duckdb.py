@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-from attrs import define
+from attrs import define, evolve, field
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
 from lakeward.durable import make_folder, require_writable, sync
-from lakeward.notes import note_of
+from lakeward.notes import Note, note_of
+from lakeward.trail import Trail
 from lakeward.upserts import newest, require_revision
 
 NOTES = '"_lakeward_parcels"'
@@ -37,6 +39,7 @@ class DuckDBSink:
     revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         require_revision(self.upsert_by, self.revision)
@@ -70,22 +73,48 @@ class DuckDBSink:
         """Which table of which file."""
         return {"place": f"{self.path}#{self.table}"}
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where rows went last."""
+        self._trail = Trail(folder / "place.json")
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Insert the rows and note the parcel in one transaction, unless it is noted."""
-        note, where, rows = note_of(parcel), f"{self.path}#{self.table}", parcel.table()
+        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
+        here = {"path": str(self.path.absolute()), "table": self.table}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> DuckDBSink:
+        return evolve(self, path=Path(place["path"]), table=place["table"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the parcel is noted."""
+        try:
+            if self.path.exists():
+                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
+                    return self._has(database, note_of(parcel))
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return False
+
+    def _has(self, database: duckdb.DuckDBPyConnection, note: Note) -> bool:
+        found = database.execute(f"SELECT number, content FROM {NOTES} WHERE id = ?", [note.id]).fetchall()
+        return any(note.is_in(number, content, f"{self.path}#{self.table}") for number, content in found)
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """Insert and note, unless it is noted."""
+        note, rows = note_of(parcel), parcel.table()
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
         with self._transaction() as database:
             database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT, content BIGINT)")
-            found = database.execute(f"SELECT number, content FROM {NOTES} WHERE id = ?", [note.id]).fetchall()
-            there = any(note.is_in(number, content, where) for number, content in found)
+            there = self._has(database, note)
             if not there:
                 self._insert(database, rows)
                 database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?, ?)", [note.id, note.number, note.content])
-        return Receipt(where, {"rows": rows.num_rows, "already_there": there})
+        return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._trail.end()
 
     def _insert(self, database: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> None:
         database.register("_new", pa.Table.from_batches([rows]))
