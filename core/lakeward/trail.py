@@ -113,7 +113,7 @@ class Trail:
         return kind(f"{what}; if you know that it is not, remove {self.file}")
 
     def _read(self) -> dict[str, Any]:
-        if self._noted is None:
+        if self._noted is None or not self._writes:  # a person may have removed it meanwhile
             try:
                 self._noted = json.loads(self.file.read_bytes()) if self.file and self.file.exists() else {}
             except ValueError as error:

@@ -97,6 +97,9 @@ def test_what_cannot_be_read_or_seen_is_told_with_what_to_do(tmp_path):
     for kind in (Retry, Refused):
         with pytest.raises(kind, match=told):
             raise trail.unseen("a", kind("no answer"))
+    assert trail.elsewhere("a", NEW) == OLD
+    trail.file.unlink()
+    assert trail.elsewhere("a", NEW) is None, "also while the process goes on"
     trail.file.write_text("{")
     with pytest.raises(Refused, match=r"place\.json is damaged .*; if the options of this sink did not change, remove it"):
         Trail(trail.file).elsewhere("a", NEW)

@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 from attrs import define, evolve, field
 
-from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
+from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable, sync
 from lakeward.notes import Note, note_of
 from lakeward.trail import Trail
@@ -104,7 +104,7 @@ class DuckDBSink:
         note, rows = note_of(parcel), parcel.table()
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
-        with self._transaction() as database:
+        with _text_checked(parcel), self._transaction() as database:
             database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT, content BIGINT)")
             there = self._has(database, note)
             if not there:
@@ -155,6 +155,20 @@ class DuckDBSink:
             raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
         except (duckdb.Error, pa.ArrowException) as error:
             raise Refused(f"{self.path}: table {self.table} does not take the rows: {_short(error)}") from error
+
+
+@contextmanager
+def _text_checked(parcel: Parcel) -> Iterator[None]:
+    """DuckDB takes no text that is not UTF-8, and does not say in which row."""
+    try:
+        yield
+    except Refused:
+        from lakeward.grouping import undecodable  # with pyarrow.compute, for which only those who need it pay
+
+        rows = parcel.table()
+        if len(bad := undecodable(rows, rows.schema.names)):
+            raise Rejected("DuckDB takes no text that is not UTF-8", bad.tolist()) from None
+        raise
 
 
 def _types(database: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
