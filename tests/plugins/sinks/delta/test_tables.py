@@ -176,6 +176,14 @@ def test_an_empty_text_in_a_partition_column_is_rejected_as_delta_would_lose_it(
     assert caught.value.rows == (1,)
 
 
+def test_text_that_is_not_utf8_in_a_partition_column_is_rejected_by_its_rows(tmp_path):
+    deliver(tmp_path, one(city=["a"], a=[0]), partition_by=["city"])
+    cities = pa.array([b"a", b"\xff", None], pa.binary()).view(pa.string())
+    with pytest.raises(Rejected, match="text that is not UTF-8 cannot name a folder") as caught:
+        deliver(tmp_path, one(city=cities, a=[1, 2, 3]), 2, partition_by=["city"])
+    assert caught.value.rows == (1,)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [(["town"], "the rows have no column 'town'"), (["a"], "column 'a' is double; text, whole numbers"), (["city", "a"], "column 'a'")],
