@@ -38,7 +38,7 @@ class Lake:
         return sorted(self.table().to_pyarrow_table()["a"].to_pylist())
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.one_python)])
 def lake(request: pytest.FixtureRequest, tmp_path: Path, s3: S3Server, bucket: str, sink_of: Callable[..., DeltaSink]) -> Lake:
     if request.param == "local":
         return Lake(lambda: DeltaSink(tmp_path / "table"), {}, lambda: shutil.rmtree(tmp_path / "table"))

@@ -172,6 +172,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("word", FOREIGN)
 def test_files_of_other_writers_are_taken_in_or_stay_and_delivery_goes_on(tmp_path, caplog, word):
     content, fits = FOREIGN[word]
