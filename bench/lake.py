@@ -43,18 +43,20 @@ SINKS = {
 def commits(folder: Path, count: int) -> None:
     """CPU of each commit of 500 rows to a local table: the first, the last, and how much memory it takes by then."""
     rows = pa.record_batch({"id": range(500), "sensor": ["a"] * 500, "value": [0.5] * 500})
-    sink, first = DeltaSink(folder / "table"), make_parcel(folder / "spool", rows)
+    sink, spooled = DeltaSink(folder / "table"), make_parcel(folder / "spool", rows)
     spent = []
     for number in range(count):
-        parcel = evolve(first, token=evolve(first.token, sequence=number), path=folder / "spool" / f"{number}.parquet")
-        if parcel.path != first.path:
-            os.link(first.path, parcel.path)
+        parcel = evolve(spooled, token=evolve(spooled.token, sequence=number), path=folder / "spool" / f"{number}.parquet")
+        if parcel.path != spooled.path:
+            os.link(spooled.path, parcel.path)
         began = time.process_time()
         sink.deliver(parcel)
         spent.append(1000 * (time.process_time() - began))
         parcel.path.unlink()
-    for name, part in (("commits 10 to 110", spent[10:110]), (f"the last 100 of {count:,}", spent[-100:])):
+    first, last = spent[10:110], spent[-100:]  # each with a compaction in it
+    for name, part in (("commits 10 to 110", first), (f"the last 100 of {count:,}", last)):
         print(f"{name}: median {statistics.median(part):.2f} ms, mean {statistics.mean(part):.2f} ms of CPU")
+    print(f"late beside early: {statistics.median(last) / statistics.median(first):.2f} by median, {sum(last) / sum(first):.2f} by mean")
 
 
 def throughput(s3: S3Server, folder: Path) -> None:

@@ -24,8 +24,9 @@ from attrs import define, evolve, field
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable
+from lakeward.notes import note_of
 from lakeward.trail import Trail
-from lakeward.upserts import newest
+from lakeward.upserts import newest, require_revision
 
 Run = Callable[[str], pa.Table]
 NOTES = '"_lakeward_parcels"'
@@ -51,11 +52,16 @@ class SqliteSink:
 
     path: Path = option(help="The SQLite file.")
     table: str = option(help="Name of the table.")
-    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
-    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    upsert_by: list[str] = option(
+        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
+    )
+    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
     _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        require_revision(self.upsert_by, self.revision)
 
     @property
     def encoding(self) -> Encoding:
@@ -96,7 +102,12 @@ class SqliteSink:
     def holds(self, parcel: Parcel) -> bool:
         """Whether the parcel is noted."""
         with self._reading() as run:
-            return bool(run and run(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(NOTES[1:-1])}").num_rows and _noted(run, parcel))
+            return bool(run and run(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(NOTES[1:-1])}").num_rows and self._has(run, parcel))
+
+    def _has(self, run: Run, parcel: Parcel) -> bool:
+        note = note_of(parcel)
+        found = run(f"SELECT number, content FROM main.{NOTES} WHERE id = {_text(note.id)}").to_pylist()
+        return any(note.is_in(one["number"], one["content"], f"{self.path}#{self.table}") for one in found)
 
     def write(self, parcel: Parcel) -> Receipt:
         """Insert and note, unless it is noted."""
@@ -104,17 +115,18 @@ class SqliteSink:
         stored = _storable(rows)  # all of them: a value that is rejected is told by its place in the parcel
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
-            if self.revision and pa.types.is_decimal(kind := rows.schema.field(self.revision).type):
+            if pa.types.is_decimal(kind := rows.schema.field(self.revision).type):
                 raise Refused(
                     f"revision: column {self.revision!r} is {kind}, which SQLite has as text: 9 after 10; cast it with schematize"
                 )
             stored = _storable(rows)
         with self._transaction(stored) as run:
-            run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER)")
-            there = _noted(run, parcel)
+            run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER, content INTEGER)")
+            there = self._has(run, parcel)
             if not there:
                 self._insert(run, stored)
-                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({_who(parcel)}, {parcel.token.number})")
+                note = note_of(parcel)
+                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({_text(note.id)}, {note.number}, {note.content})")
         return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
 
     def close(self) -> None:
@@ -131,10 +143,10 @@ class SqliteSink:
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
             revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
-            newer = f" AND (t.{revision} IS NULL OR s.{revision} > t.{revision})" if self.revision else ""
+            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
             key, of_it = _quoted(f"{self.table}_key"), ", ".join(map(_quoted, self.upsert_by))
             run(f"CREATE INDEX IF NOT EXISTS main.{key} ON {_quoted(self.table)} ({of_it})")
-            run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same}{newer})")
+            run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same} AND {newer})")
             fresh = f"WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
             run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM temp._new AS s {fresh}")
         else:
@@ -176,15 +188,6 @@ class SqliteSink:
             if any(words in said for words in PASSING):
                 raise Retry(f"{self.path} cannot be written now: {said}") from error
             raise Refused(f"{self.path}: table {self.table} does not take the rows ({', '.join(rows.schema.names)}): {said}") from error
-
-
-def _who(parcel: Parcel) -> str:
-    token = parcel.token
-    return _text(f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}")
-
-
-def _noted(run: Run, parcel: Parcel) -> bool:
-    return bool(run(f"SELECT 1 FROM main.{NOTES} WHERE id = {_who(parcel)} AND number >= {parcel.token.number}").num_rows)
 
 
 def _run(connection: adbc_driver_manager.AdbcConnection, sql: str) -> pa.Table:

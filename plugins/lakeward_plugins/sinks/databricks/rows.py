@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakeward import Parcel, Refused, Rejected
+from lakeward.delta_types import Type, cast
 from lakeward_plugins.sinks.databricks.names import literal
 from lakeward_plugins.sinks.databricks.table import Column
-from lakeward_plugins.sinks.databricks.types import Type, readable, sql_type
+from lakeward_plugins.sinks.databricks.types import readable, sql_type
 
 MOST_MARKERS = 255
 MOST_BYTES = 1_000_000
@@ -75,8 +76,8 @@ def _is_json(kind: Type) -> bool:
     return bool(types.is_string(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
 
 
-def last_of_equal(parcel: Parcel, names: Sequence[str]) -> Any:
-    """Places of the last of rows that are equal in these columns, so that it is not left to chance which is taken; None when no two are.
+def first_of_equal(parcel: Parcel, names: Sequence[str]) -> Any:
+    """Places of the first of rows that are equal in these columns, so that it is not left to chance which is taken; None when no two are.
 
     Raises Rejected with the rows that have NULL in one of them, Refused for columns that cannot be compared.
     """
@@ -92,8 +93,8 @@ def last_of_equal(parcel: Parcel, names: Sequence[str]) -> Any:
             raise Refused(f"column {name!r} is {column.type}; rows are told apart by text, numbers, times or booleans")
         plain[str(number)] = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     keyed = pa.table({**plain, "place": pa.array(range(found.num_rows), pa.int64())})
-    last = keyed.group_by(list(plain), use_threads=False).aggregate([("place", "max")]).column("place_max")
-    return None if len(last) == found.num_rows else last.combine_chunks().sort()
+    first = keyed.group_by(list(plain), use_threads=False).aggregate([("place", "min")]).column("place_min")
+    return None if len(first) == found.num_rows else first.combine_chunks().sort()
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -104,46 +105,14 @@ def _require_fit(parcel: Parcel, columns: Sequence[Column]) -> None:
     if columns:
         rows = pq.read_table(parcel.path, columns=[one.name for one in columns]).combine_chunks()
         for one in columns:
-            _cast(rows.column(one.name).combine_chunks(), one.name, one.narrow)
+            cast(rows.column(one.name).combine_chunks(), one.name, one.narrow)
 
 
 def _converted(parcel: Parcel, columns: Sequence[Column], places: Any) -> pa.RecordBatch:
     rows = parcel.table()
-    found = [_cast(rows.column(one.name), one.name, one.narrow or one.kind) for one in columns]  # all: places of misfits are of the parcel
+    found = [cast(rows.column(one.name), one.name, one.narrow or one.kind) for one in columns]  # all: places of misfits are of the parcel
     taken = pa.RecordBatch.from_arrays(found, names=[one.name for one in columns])
     return taken if places is None else taken.take(places)
-
-
-def _cast(column: Any, name: str, kind: Type) -> Any:
-    """A safe cast: a value that would change is an error, and its row is told."""
-    try:
-        return _safe(column, kind)
-    except pa.ArrowInvalid as error:
-        said = str(error).partition("\n")[0][:200]
-        raise Rejected(f"column {name!r} does not fit into {kind}: {said}", list(_misfits(column, kind))) from None
-    except pa.ArrowNotImplementedError:
-        raise Refused(f"column {name!r}: {column.type} cannot be stored as {kind}; cast it with schematize") from None
-
-
-def _safe(column: Any, kind: Type) -> Any:
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.storage
-    if pa.types.is_duration(column.type):
-        column = column.cast(pa.duration("us")).cast(pa.int64())
-    return column.cast(kind)
-
-
-def _misfits(column: Any, kind: Type, first: int = 0) -> Iterator[int]:
-    """Where the values are that cannot be cast; halves what is left, as there are few."""
-    with suppress(pa.ArrowInvalid):
-        _safe(column, kind)
-        return
-    half = len(column) // 2
-    if not half:
-        yield first
-        return
-    yield from _misfits(column.slice(0, half), kind, first)
-    yield from _misfits(column.slice(half), kind, first + half)
 
 
 def _texts(column: Any, name: str) -> list[str | None]:

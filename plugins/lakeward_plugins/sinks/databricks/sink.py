@@ -19,7 +19,7 @@ from lakeward.secrets import Secret, SecretReference
 from lakeward_plugins.sinks.databricks import statements
 from lakeward_plugins.sinks.databricks.names import TableName, volume_path
 from lakeward_plugins.sinks.databricks.reading import require_reading
-from lakeward_plugins.sinks.databricks.rows import as_file, as_parameters, last_of_equal
+from lakeward_plugins.sinks.databricks.rows import as_file, as_parameters, first_of_equal
 from lakeward_plugins.sinks.databricks.sent import by_parcel, clash, later_names, name_of, not_ours, not_there, settled
 from lakeward_plugins.sinks.databricks.table import TOKEN_COLUMN, Column, create_table, fitted, lacking, stored
 from lakeward_plugins.sinks.databricks.troubles import NO_TABLE, ODD, error_class, is_lost, sorted_out
@@ -193,7 +193,7 @@ class DatabricksSink:
         return Receipt(str(self._table), {"token": token, "already_there": self._all_or_none(answer, parcel, token) == 0})
 
     def _merge(self, parcel: Parcel, columns: list[Column]) -> Receipt:
-        places = last_of_equal(parcel, [*self.upsert_by, self.revision])
+        places = first_of_equal(parcel, [*self.upsert_by, self.revision])
         values, file = [], f"{name_of(parcel)}.parquet"
         if self._folder:
             self._folder.stage(file, parcel.token, lambda: as_file(parcel, columns, places))

@@ -10,8 +10,9 @@ from attrs import evolve as evolve_column
 from attrs import frozen
 
 from lakeward import ROW, Refused
+from lakeward.delta_types import Type, nearest
 from lakeward_plugins.sinks.databricks.names import TableName, quoted
-from lakeward_plugins.sinks.databricks.types import ARROW, INTEGERS, Type, nearest, same_type, sql_type
+from lakeward_plugins.sinks.databricks.types import ARROW, INTEGERS, same_type, sql_type
 
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=\x00-\x1f\x7f]")  # in column names, by Delta when there is no column mapping
 LONGEST = 255  # characters of a column name in Unity Catalog
@@ -44,7 +45,7 @@ def stored(schema: pa.Schema, row_key: bool, inserted_at: str) -> list[Column]:
     if inserted_at and inserted_at not in schema.names:  # a plan knows the rows without it; in a parcel it is there
         fields.append((inserted_at, pa.timestamp("us", "UTC")))
     _require_names([name for name, _ in fields])
-    kinds = [(name, nearest(kind, name), pa.types.is_null(kind)) for name, kind in fields]
+    kinds = [(name, nearest(kind, name, "Databricks"), pa.types.is_null(kind)) for name, kind in fields]
     return [Column(name, kind, sql_type(kind), empty) for name, kind, empty in kinds]
 
 

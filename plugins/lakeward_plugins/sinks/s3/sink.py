@@ -27,8 +27,9 @@ from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejec
 from lakeward.partitions import require_columns, split
 from lakeward.secrets import Secret
 from lakeward.trail import Trail
+from lakeward_plugins.aws.account import Account
 from lakeward_plugins.sinks.s3.answers import ODD, UNSENT, code, status, unhappy, unreached
-from lakeward_plugins.sinks.s3.naming import Account, filled, require_address, require_bucket, require_folder
+from lakeward_plugins.sinks.s3.naming import filled, require_bucket, require_folder
 from lakeward_plugins.sinks.s3.reading import filesystem, objects
 from lakeward_plugins.sinks.s3.writing import ASKED, Bucket, Content
 
@@ -79,12 +80,7 @@ class S3Sink:
         self.bucket, self.prefix = filled("bucket", self.bucket, fields), filled("prefix", self.prefix, fields).strip("/")
         require_bucket(self.bucket)
         require_folder(self.prefix)
-        require_address(self.endpoint_url)
         keys = (self.access_key_id, self.secret_access_key, self.session_token)
-        if bool(self.access_key_id) != bool(self.secret_access_key) or (self.session_token and not self.access_key_id):
-            raise OptionError("access_key_id", "and `secret_access_key` go together, and `session_token` with them; give all or none")
-        if self.profile and self.access_key_id:
-            raise OptionError("profile", "and `access_key_id` are two ways to say the same; give one of them")
         if self.kms_key_id and self.encryption != "aws:kms":
             raise OptionError("kms_key_id", "goes with `encryption: aws:kms`")
         self._account = Account(self.region, self.endpoint_url, self.profile, keys, self.connect_timeout, self.timeout)
@@ -233,7 +229,7 @@ class S3Sink:
             encryption: dict[str, str] = {"ServerSideEncryption": self.encryption} if self.encryption != "bucket" else {}
             encryption |= {"SSEKMSKeyId": self.kms_key_id} if self.kms_key_id else {}
             seconds = self.timeout.total_seconds()
-            self._bucket = Bucket(self._account.client(), self.bucket, seconds, encryption, self._conditional)
+            self._bucket = Bucket(self._account.client(self._account.session()), self.bucket, seconds, encryption, self._conditional)
         return self._bucket
 
     @contextmanager

@@ -24,6 +24,7 @@ from s3_server import ALONE, S3Server
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret
 from lakeward.testing import make_parcel
+from lakeward_plugins.aws import upload
 from lakeward_plugins.sinks.s3 import S3Sink, writing
 
 CITIES = pa.record_batch({"_row": range(1, 7), "city": ["London", "å b/c", None, "London", "..", ""], "n": range(6)})
@@ -387,9 +388,9 @@ def test_killed_twenty_times_at_any_moment_each_parcel_is_there_once(s3, bucket,
 
 
 def test_an_upload_that_is_too_slow_gives_its_parts_up(s3, bucket, sink_of, tmp_path, small_parts, monkeypatch):
-    monkeypatch.setattr(writing, "SLOWEST", 1e12)
+    monkeypatch.setattr(upload, "SLOWEST", 1e12)
     sink = sink_of(timeout=timedelta(seconds=0.1))
-    monkeypatch.setattr(writing.time, "monotonic", iter(range(0, 1000, 1)).__next__)
+    monkeypatch.setattr(upload.time, "monotonic", iter(range(0, 1000, 1)).__next__)
     with pytest.raises(Retry, match="the upload is slower than"):
         sink.deliver(parcel_of(tmp_path, LARGE))
     monkeypatch.undo()

@@ -236,7 +236,7 @@ def test_an_upload_that_stands_still_or_crawls_is_given_up(sink_of, tmp_path, mo
     rows = pa.record_batch({"_row": [1], "noise": [os.urandom(40_000_000)]})  # more than sockets hold on their own
     if stands_still:
         stalled.set()
-    monkeypatch.setattr(module, "SLOWEST", 1e12)
+    monkeypatch.setattr("lakeward_plugins.aws.upload.SLOWEST", 1e12)
     waits = {"connect_timeout": timedelta(seconds=0.3 if stands_still else 30), "timeout": timedelta(seconds=30 if stands_still else 0.3)}
     started = time.monotonic()
     with pytest.raises(Retry, match=r"ConnectionClosedError|ReadTimeoutError"):
