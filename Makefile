@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash` and `make soak` run for minutes (and want strace).
 PYTHON ?= python3
-.PHONY: demo test bench bench-lake bench-transforms crash faults soak clean
+.PHONY: demo test test-radosgw bench bench-lake bench-transforms crash faults soak clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python examples/demo.py
@@ -20,6 +20,11 @@ test: .venv-tox/ready
 
 # what the servers of the tests are made of
 SERVERS = "moto[server]>=5.1" "azure-cosmos>=4.14,<5" "databricks-sql-connector>=4.2.1,<5" "sqlglot>=30,<31" "thrift>=0.16" "duckdb>=1.4"
+
+# what talks to S3, against Ceph's radosgw; installs it, as root, where it is not there
+test-radosgw: .venv-tox/ready
+	@command -v radosgw > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends radosgw ceph-mon ceph-osd ceph-common; }
+	.venv-tox/bin/tox run -e radosgw
 
 # lakeward beside others, with figures into bench/RESULTS.md; BENCH_ROWS=1000000 for a shorter one
 bench: build/bench/lakeward/ready

@@ -49,12 +49,12 @@ SINKS = {
 def commits(folder: Path, count: int) -> list[str]:
     """CPU of each commit of 500 rows to a local table, early and late."""
     rows = pa.record_batch({"id": range(500), "sensor": ["a"] * 500, "value": [0.5] * 500})
-    sink, first = DeltaSink(folder / "table"), make_parcel(folder / "spool", rows)
+    sink, spooled = DeltaSink(folder / "table"), make_parcel(folder / "spool", rows)
     spent = []
     for number in range(count):
-        parcel = evolve(first, token=evolve(first.token, sequence=number), path=folder / "spool" / f"{number}.parquet")
-        if parcel.path != first.path:
-            os.link(first.path, parcel.path)
+        parcel = evolve(spooled, token=evolve(spooled.token, sequence=number), path=folder / "spool" / f"{number}.parquet")
+        if parcel.path != spooled.path:
+            os.link(spooled.path, parcel.path)
         began = time.process_time()
         sink.deliver(parcel)
         spent.append(1000 * (time.process_time() - began))

@@ -115,7 +115,7 @@ def test_what_a_human_mends_is_found_without_a_restart(databricks: DatabricksSer
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     lines = [line for line in log.read_text().splitlines() if "INSUFFICIENT_PERMISSIONS" in line]
-    assert all("give the owner of the token" in line for line in lines)
+    assert all("run GRANT CREATE TABLE ON SCHEMA" in line for line in lines)
     assert databricks.token not in log.read_text()
 
 

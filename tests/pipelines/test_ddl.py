@@ -49,7 +49,8 @@ def test_one_sink(folder):
         "  `id` BIGINT,",
         "  `timestamp` STRING,",
         "  `temperature` DOUBLE,",
-        "  `databricks_inserted_at` TIMESTAMP",
+        "  `databricks_inserted_at` TIMESTAMP,",
+        "  `lakeward_token` STRING",
         ") USING DELTA;",
     ]
 

@@ -106,7 +106,7 @@ def test_databricks(folder, databricks: DatabricksServer):
     lacking = doctor(folder, sinks, code=1, **token)["sink t", "takes the rows"]
     assert "is not there; make it (`lakeward ddl` prints the statement)" in lacking["found"]
     assert lacking["todo"] == "correct pipeline.yaml:4: sinks.t.table"
-    databricks.run(f"CREATE TABLE {schema}.readings (id BIGINT, timestamp STRING, temperature DOUBLE)")
+    databricks.run(f"CREATE TABLE {schema}.readings (id BIGINT, timestamp STRING, temperature DOUBLE, lakeward_token STRING)")
     written = doctor(folder, sinks, **token)["sink t", "can be written"]["found"]
     assert "wrote and removed a file" in written
     assert "inserted no row" in written

@@ -43,7 +43,10 @@ class DatabricksServer:
     """A connection for `run`, as making one takes longer than most statements."""
 
     def order(self, **wanted: Any) -> dict[str, Any]:
-        """`tokens`, `state`, `faults`, `revoked`, `conflicts`, `slow`, `forget_sessions`; says what was asked for since `clear`."""
+        """Change one of `tokens`, `state`, `faults`, `store`, `revoked`, `conflicts`, `lenient`, `slow`, `forget_sessions`.
+
+        Says what was asked for since `clear`.
+        """
         request = urllib.request.Request(f"{self.url}/orders", json.dumps(wanted).encode(), {"Authorization": f"Bearer {self.orders}"})
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             told: dict[str, Any] = json.load(answer)
@@ -53,7 +56,7 @@ class DatabricksServer:
 
     def mend(self) -> None:
         """All as it was at the start, and nothing remembered of what was asked for."""
-        self.order(tokens=[self.token], state="running", faults=[], revoked=[], conflicts=0, slow=0, clear=True)
+        self.order(tokens=[self.token], state="running", faults=[], store="", revoked=[], conflicts=0, lenient=False, slow=0, clear=True)
 
     @contextmanager
     def connected(self, **options: Any) -> Iterator[Any]:

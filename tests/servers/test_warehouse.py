@@ -86,6 +86,26 @@ def test_a_statement_takes_effect_as_a_whole_or_not_at_all(databricks, table, tm
         assert client.execute(copy).fetchone().num_inserted_rows == 3  # what failed is not remembered
 
 
+def test_what_copy_into_has_loaded_is_kept_with_the_table(databricks, table, tmp_path):
+    volume = f"/Volumes/{table.rpartition('.')[0].replace('.', '/')}/staged"
+    copy = f"COPY INTO {table} FROM '{volume}' FILEFORMAT = PARQUET FILES = ('a.parquet')"
+
+    def loaded(*before: str, options: str = "") -> int:
+        return int(databricks.run(*before, copy + options)["num_inserted_rows"][0].as_py())
+
+    pq.write_table(pa.table({"id": [1, 2, 3]}), tmp_path / "a.parquet")
+    with databricks.connected(staging_allowed_local_path=str(tmp_path)) as client:
+        client.execute(f"PUT '{tmp_path}/a.parquet' INTO '{volume}/a.parquet'")
+    assert [loaded(), loaded(f"TRUNCATE TABLE {table}"), loaded(f"DELETE FROM {table}")] == [3, 0, 0]
+    assert loaded(options=" COPY_OPTIONS ('force' = 'true')") == 3
+    assert loaded(f"DROP TABLE {table}", f"CREATE TABLE {table} (id BIGINT)") == 3
+    missing = copy.replace("a.parquet", "b.parquet")
+    with pytest.raises(exc.ServerOperationError, match="PATH_NOT_FOUND"):
+        databricks.run(missing)
+    databricks.order(lenient=True)
+    assert databricks.run(missing)["num_inserted_rows"].to_pylist() == [0]
+
+
 def test_merge_counts_and_refuses_two_updates_of_one_row(databricks, table):
     merge = f"""MERGE INTO {table} AS t USING (SELECT * FROM VALUES (1L, 'a'), ({{}}L, 'b') AS v(id, city)) AS s ON t.id = s.id
         WHEN MATCHED AND s.city > 'a' THEN UPDATE SET t.city = s.city WHEN NOT MATCHED THEN INSERT (id, city) VALUES (s.id, s.city)"""

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-from attrs import define
+from attrs import define, evolve, field
 
-from lakeward import Encoding, Parcel, Receipt, Refused, Retry, option
+from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable, sync
-from lakeward.upserts import newest
+from lakeward.notes import Note, note_of
+from lakeward.trail import Trail
+from lakeward.upserts import newest, require_revision
 
 NOTES = '"_lakeward_parcels"'
 
@@ -30,10 +33,16 @@ class DuckDBSink:
 
     path: Path = option(help="The DuckDB file.")
     table: str = option(help="Name of the table.")
-    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
-    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    upsert_by: list[str] = option(
+        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
+    )
+    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        require_revision(self.upsert_by, self.revision)
 
     @property
     def encoding(self) -> Encoding:
@@ -64,23 +73,48 @@ class DuckDBSink:
         """Which table of which file."""
         return {"place": f"{self.path}#{self.table}"}
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where rows went last."""
+        self._trail = Trail(folder / "place.json")
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Insert the rows and note the parcel in one transaction, unless it is noted."""
-        token = parcel.token
-        note = [f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number]
-        rows = parcel.table()
+        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
+        here = {"path": str(self.path.absolute()), "table": self.table}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> DuckDBSink:
+        return evolve(self, path=Path(place["path"]), table=place["table"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the parcel is noted."""
+        try:
+            if self.path.exists():
+                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
+                    return self._has(database, note_of(parcel))
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return False
+
+    def _has(self, database: duckdb.DuckDBPyConnection, note: Note) -> bool:
+        found = database.execute(f"SELECT number, content FROM {NOTES} WHERE id = ?", [note.id]).fetchall()
+        return any(note.is_in(number, content, f"{self.path}#{self.table}") for number, content in found)
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """Insert and note, unless it is noted."""
+        note, rows = note_of(parcel), parcel.table()
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
-        with self._transaction() as database:
-            database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT)")
-            there = database.execute(f"SELECT 1 FROM {NOTES} WHERE id = ? AND number >= ?", note).fetchone() is not None
+        with _text_checked(parcel), self._transaction() as database:
+            database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT, content BIGINT)")
+            there = self._has(database, note)
             if not there:
                 self._insert(database, rows)
-                database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?)", note)
+                database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?, ?)", [note.id, note.number, note.content])
         return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._trail.end()
 
     def _insert(self, database: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> None:
         database.register("_new", pa.Table.from_batches([rows]))
@@ -100,8 +134,8 @@ class DuckDBSink:
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
             revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
-            newer = f" AND (t.{revision} IS NULL OR s.{revision} > t.{revision})" if self.revision else ""
-            database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same}{newer}")
+            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
+            database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same} AND {newer}")
             database.execute(
                 f"INSERT INTO {table} BY NAME SELECT * FROM _new AS s WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
             )
@@ -121,6 +155,20 @@ class DuckDBSink:
             raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
         except (duckdb.Error, pa.ArrowException) as error:
             raise Refused(f"{self.path}: table {self.table} does not take the rows: {_short(error)}") from error
+
+
+@contextmanager
+def _text_checked(parcel: Parcel) -> Iterator[None]:
+    """DuckDB takes no text that is not UTF-8, and does not say in which row."""
+    try:
+        yield
+    except Refused:
+        from lakeward.grouping import undecodable  # with pyarrow.compute, for which only those who need it pay
+
+        rows = parcel.table()
+        if len(bad := undecodable(rows, rows.schema.names)):
+            raise Rejected("DuckDB takes no text that is not UTF-8", bad.tolist()) from None
+        raise
 
 
 def _types(database: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

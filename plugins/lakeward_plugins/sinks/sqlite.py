@@ -20,11 +20,13 @@ import adbc_driver_manager
 import adbc_driver_sqlite
 import numpy as np
 import pyarrow as pa
-from attrs import define
+from attrs import define, evolve, field
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable
-from lakeward.upserts import newest
+from lakeward.notes import note_of
+from lakeward.trail import Trail
+from lakeward.upserts import newest, require_revision
 
 Run = Callable[[str], pa.Table]
 NOTES = '"_lakeward_parcels"'
@@ -50,10 +52,16 @@ class SqliteSink:
 
     path: Path = option(help="The SQLite file.")
     table: str = option(help="Name of the table.")
-    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
-    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    upsert_by: list[str] = option(
+        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
+    )
+    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        require_revision(self.upsert_by, self.revision)
 
     @property
     def encoding(self) -> Encoding:
@@ -71,43 +79,59 @@ class SqliteSink:
 
     def stored(self) -> pa.Table:
         """The rows of the table, read into memory."""
-        if not self.path.exists():
-            return pa.table({})
-        uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
-        try:
-            with adbc_driver_sqlite.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
-                there = _run(connection, f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
-                found = _run(connection, f"SELECT * FROM {_quoted(self.table)}") if there else pa.table({})
-        except (adbc_driver_manager.Error, OSError) as error:
-            raise Retry(f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}") from error
-        return found
+        with self._reading() as run:
+            there = run and run(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
+            return run(f"SELECT * FROM {_quoted(self.table)}") if run and there else pa.table({})
 
     def facts(self) -> dict[str, str]:
         """Which table of which file."""
         return {"place": f"{self.path}#{self.table}"}
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where rows went last."""
+        self._trail = Trail(folder / "place.json")
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Insert the rows and note the parcel in one transaction, unless it is noted."""
-        token = parcel.token
-        name, rows = _text(f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}"), parcel.table()
+        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
+        here = {"path": str(self.path.absolute()), "table": self.table}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> SqliteSink:
+        return evolve(self, path=Path(place["path"]), table=place["table"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the parcel is noted."""
+        with self._reading() as run:
+            return bool(run and run(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(NOTES[1:-1])}").num_rows and self._has(run, parcel))
+
+    def _has(self, run: Run, parcel: Parcel) -> bool:
+        note = note_of(parcel)
+        found = run(f"SELECT number, content FROM main.{NOTES} WHERE id = {_text(note.id)}").to_pylist()
+        return any(note.is_in(one["number"], one["content"], f"{self.path}#{self.table}") for one in found)
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """Insert and note, unless it is noted."""
+        rows = parcel.table()
         stored = _storable(rows)  # all of them: a value that is rejected is told by its place in the parcel
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
-            if self.revision and pa.types.is_decimal(kind := rows.schema.field(self.revision).type):
+            if pa.types.is_decimal(kind := rows.schema.field(self.revision).type):
                 raise Refused(
                     f"revision: column {self.revision!r} is {kind}, which SQLite has as text: 9 after 10; cast it with schematize"
                 )
             stored = _storable(rows)
         with self._transaction(stored) as run:
-            run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER)")
-            there = bool(run(f"SELECT 1 FROM main.{NOTES} WHERE id = {name} AND number >= {token.number}").num_rows)
+            run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER, content INTEGER)")
+            there = self._has(run, parcel)
             if not there:
                 self._insert(run, stored)
-                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({name}, {token.number})")
+                note = note_of(parcel)
+                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({_text(note.id)}, {note.number}, {note.content})")
         return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._trail.end()
 
     def _insert(self, run: Run, rows: pa.RecordBatch) -> None:
         table, columns = f"main.{_quoted(self.table)}", ", ".join(map(_quoted, rows.schema.names))
@@ -119,14 +143,27 @@ class SqliteSink:
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
             revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
-            newer = f" AND (t.{revision} IS NULL OR s.{revision} > t.{revision})" if self.revision else ""
+            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
             key, of_it = _quoted(f"{self.table}_key"), ", ".join(map(_quoted, self.upsert_by))
             run(f"CREATE INDEX IF NOT EXISTS main.{key} ON {_quoted(self.table)} ({of_it})")
-            run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same}{newer})")
+            run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same} AND {newer})")
             fresh = f"WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
             run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM temp._new AS s {fresh}")
         else:
             run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM temp._new")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Run | None]:
+        """None when there is no file."""
+        uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
+        try:
+            if self.path.exists():
+                with adbc_driver_sqlite.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
+                    yield lambda sql: _run(connection, sql)
+            else:
+                yield None
+        except (adbc_driver_manager.Error, OSError) as error:
+            raise Retry(f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}") from error
 
     @contextmanager
     def _transaction(self, rows: pa.RecordBatch) -> Iterator[Run]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from attrs import define, field, frozen
 from sqlglot import exp
 
-from warehouse.copying import MEMORY, copy_into
+from warehouse.copying import MEMORY, copy_into, forget
 from warehouse.dialect import FILE, for_duckdb, parse, tables, told, type_name
 from warehouse.rules import Grants, SqlError
 from warehouse.volumes import STATEMENT, Volumes
@@ -43,6 +43,8 @@ class Engine:
     volumes: Volumes = field(init=False)
     conflicts: int = field(init=False, default=0)
     """So many writing statements from now on lose against another writer."""
+    lenient: bool = field(init=False, default=False)
+    """Files that are not there are passed over, as a setting of Spark has it (ignoreMissingFiles)."""
     statements: list[str] = field(init=False, factory=list)
     _connection: duckdb.DuckDBPyConnection = field(init=False)
     _writing: threading.RLock = field(init=False, factory=threading.RLock)
@@ -131,7 +133,7 @@ class Engine:
     def _written(self, connection: duckdb.DuckDBPyConnection, sql: str, word: str, values: Sequence[Any]) -> Answer:
         place = self._place(connection)
         if word == "COPY":
-            rows = copy_into(connection, sql, self.volumes, self.grants, place)
+            rows = copy_into(connection, sql, self.volumes, self.grants, place, self.lenient)
             return Answer(rows, rows["num_affected_rows"][0].as_py())
         files: list[str] = []
         tree = parse(self._with_files(sql, files))
@@ -140,6 +142,9 @@ class Engine:
             return _merge(connection, tree, files, list(values))
         for statement in for_duckdb(tree):
             done = connection.execute(_filled(statement, files), list(values)).fetchone()
+        if isinstance(tree, exp.Drop):
+            for table in tables(tree, *place):
+                forget(connection, table.plain)
         if isinstance(tree, (exp.Insert, exp.Update, exp.Delete)):
             changed = int(done[0]) if done else 0
             return Answer(pa.table({"num_affected_rows": [changed], "num_inserted_rows": [changed]}), changed)

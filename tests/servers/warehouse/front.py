@@ -36,17 +36,20 @@ class Door:
     tokens: set[str] = field(factory=set)
     state: str = "running"
     requests: Counter[str] = field(factory=Counter)
+    store: str = ""
+    """The code of the error with which the store of volumes refuses every file, such as AccessDenied."""
     faults: list[tuple[int, str]] = field(factory=list)
     """Statuses, with Retry-After or without, of the next answers to the service."""
 
     def order(self, wanted: dict[str, Any]) -> dict[str, Any]:
         """Change what a test wants changed, and tell what was seen."""
-        for name in ("tokens", "state", "faults"):
+        for name in ("tokens", "state", "faults", "store"):
             if name in wanted:
                 setattr(self, name, set(wanted[name]) if name == "tokens" else wanted[name])
         if "revoked" in wanted:
             self.engine.grants.revoked = {(privilege, name) for privilege, name in wanted["revoked"]}
         self.engine.conflicts = wanted.get("conflicts", self.engine.conflicts)
+        self.engine.lenient = wanted.get("lenient", self.engine.lenient)
         self.service.slow = wanted.get("slow", self.service.slow)
         if wanted.get("forget_sessions"):
             self.service.forget_sessions()
@@ -85,6 +88,9 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, json.dumps(door.order(json.loads(body))).encode())
         elif path.startswith(f"{PREFIX}/"):
             door.requests[f"{self.command} file"] += 1
+            if door.store:
+                self._answer(403, f"<Error><Code>{door.store}</Code></Error>".encode())
+                return
             signature = parse_qs(address.query).get("X-Amz-Signature", [""])[0]
             self._answer(*door.engine.volumes.serve(self.command, path.removeprefix(PREFIX), signature, body))
         else:

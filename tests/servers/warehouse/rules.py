@@ -27,10 +27,13 @@ class Grants:
     """Privilege and name, such as ("MODIFY", "lake.iot.readings") or ("READ VOLUME", "lake.iot.in")."""
 
     def require(self, privilege: str, kind: str, name: str) -> None:
-        if (privilege, name) in self.revoked:
-            raise SqlError(
-                "INSUFFICIENT_PERMISSIONS", f"Insufficient privileges: User does not have {privilege} on {kind} '{name}'.", "42501"
-            )
+        """Also to use what it is in."""
+        catalog, schema = name.split(".")[:2]
+        wanted = [("USE CATALOG", "Catalog", catalog), ("USE SCHEMA", "Schema", f"{catalog}.{schema}")]
+        for each, of, which in [*wanted, (privilege, kind, name)]:
+            if (each, which) in self.revoked:
+                text = f"Insufficient privileges: User does not have {each} on {of} '{which}'."
+                raise SqlError("INSUFFICIENT_PERMISSIONS", text, "42501")
 
 
 def require_few(count: int, size: int) -> None:

@@ -4,9 +4,11 @@ Each file is one subject, and imports only from those below it.
 
     sink        the options, and what the kernel calls
     statements  the SQL that takes the rows, and why a second time changes nothing
-    table       what the table has, and whether the rows fit
     rows        the rows as a file that the warehouse can read, or as parameters
-    warehouse   one connection, files in volumes       troubles    errors of the client library, as what the kernel knows
+    volume      the folder in which files wait         sent        names of parcels, and those that the table has
+    table       what the table has, and whether the rows fit
+    warehouse   one connection                         troubles    errors of the client library, as what the kernel knows
+    reading     whether a query only reads
     types       Arrow types as those of Databricks     names       names in SQL
 """
 

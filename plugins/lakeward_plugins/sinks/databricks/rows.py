@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -12,34 +12,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lakeward import Parcel, Refused, Rejected
+from lakeward.delta_types import Type, cast
 from lakeward_plugins.sinks.databricks.names import literal
 from lakeward_plugins.sinks.databricks.table import Column
-from lakeward_plugins.sinks.databricks.types import Type, readable, sql_type
+from lakeward_plugins.sinks.databricks.types import readable, sql_type
 
 MOST_MARKERS = 255
 MOST_BYTES = 1_000_000
 """Of the values of all parameters of a statement: limits of the client's documentation."""
 
 
-def as_file(parcel: Parcel, columns: Sequence[Column]) -> BinaryIO:
-    """The spooled file itself when the warehouse can read it; else the rows in its types. Raises Rejected for rows that do not fit."""
+def as_file(parcel: Parcel, columns: Sequence[Column], places: Any = None) -> BinaryIO:
+    """The spooled file itself when the warehouse can read it and all its rows are to be taken; else the rows in its types.
+
+    Raises Rejected for rows that do not fit.
+    """
     schema = pq.read_schema(parcel.path)
-    if all(readable(schema.field(one.name).type) for one in columns if not one.empty):
+    if places is None and all(readable(schema.field(one.name).type) for one in columns if not one.empty):
         _require_fit(parcel, [one for one in columns if one.narrow])
         return parcel.path.open("rb")
     out = io.BytesIO()
-    rows = _converted(parcel, columns)
+    rows = _converted(parcel, columns, places)
     pq.write_table(pa.Table.from_batches([rows]), out, compression="snappy")
     out.seek(0)
     return out
 
 
-def as_parameters(parcel: Parcel, columns: Sequence[Column], others: int) -> list[list[str | None]]:
-    """Each row as texts for `marker`, beside `others` markers. Raises Rejected for rows that do not fit, or all when they are too many.
+def as_parameters(parcel: Parcel, columns: Sequence[Column], places: Any = None) -> list[list[str | None]]:
+    """Each row, or those in these places, as texts for `marker`. Raises Rejected for rows that do not fit, or all when they are too many.
 
     The kernel then halves the parcel, and each half is a statement of its own under a name of its own.
     """
-    most = (MOST_MARKERS - others) // max(1, len(columns))
+    most = MOST_MARKERS // max(1, len(columns))
     if not most:
         raise Refused(f"rows of {len(columns)} columns do not fit into the {MOST_MARKERS} parameters of a statement; use mode copy")
     if odd := [one for one in columns if pa.types.is_nested(one.kind) and not _is_json(one.kind)]:
@@ -47,7 +51,7 @@ def as_parameters(parcel: Parcel, columns: Sequence[Column], others: int) -> lis
         raise Refused(f"{told}; use mode copy, or for mode merge give a volume")
     if parcel.rows > most:
         raise Rejected(f"{parcel.rows} rows of {len(columns)} columns do not fit into the {MOST_MARKERS} parameters of a statement")
-    rows = _converted(parcel, columns)
+    rows = _converted(parcel, columns, places)
     texts = [_texts(column, one.name) for one, column in zip(columns, rows.columns, strict=True)]
     sizes = {one.name: sum(len(text.encode()) for text in column if text) for one, column in zip(columns, texts, strict=True)}
     if (size := sum(sizes.values())) > MOST_BYTES:
@@ -72,13 +76,25 @@ def _is_json(kind: Type) -> bool:
     return bool(types.is_string(kind) or types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind))
 
 
-def require_values(parcel: Parcel, names: Sequence[str]) -> None:
-    """No NULL in these columns; Rejected with the rows that have one."""
-    found = pq.read_table(parcel.path, columns=list(names))
-    for name in names:
-        if found.column(name).null_count:
-            rows = [place for place, null in enumerate(found.column(name).is_null().to_pylist()) if null]
+def first_of_equal(parcel: Parcel, names: Sequence[str]) -> Any:
+    """Places of the first of rows that are equal in these columns, so that it is not left to chance which is taken; None when no two are.
+
+    Raises Rejected with the rows that have NULL in one of them, Refused for columns that cannot be compared.
+    """
+    names = list(dict.fromkeys(names))
+    found = pq.read_table(parcel.path, columns=names)
+    plain = {}
+    for number, name in enumerate(names):
+        column = found.column(name)
+        if column.null_count:
+            rows = [place for place, null in enumerate(column.is_null().to_pylist()) if null]
             raise Rejected(f"column {name!r} is NULL, but says which row of the table is meant, or which is newer", rows)
+        if pa.types.is_nested(column.type):
+            raise Refused(f"column {name!r} is {column.type}; rows are told apart by text, numbers, times or booleans")
+        plain[str(number)] = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    keyed = pa.table({**plain, "place": pa.array(range(found.num_rows), pa.int64())})
+    first = keyed.group_by(list(plain), use_threads=False).aggregate([("place", "min")]).column("place_min")
+    return None if len(first) == found.num_rows else first.combine_chunks().sort()
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -89,45 +105,14 @@ def _require_fit(parcel: Parcel, columns: Sequence[Column]) -> None:
     if columns:
         rows = pq.read_table(parcel.path, columns=[one.name for one in columns]).combine_chunks()
         for one in columns:
-            _cast(rows.column(one.name).combine_chunks(), one.name, one.narrow)
+            cast(rows.column(one.name).combine_chunks(), one.name, one.narrow)
 
 
-def _converted(parcel: Parcel, columns: Sequence[Column]) -> pa.RecordBatch:
+def _converted(parcel: Parcel, columns: Sequence[Column], places: Any) -> pa.RecordBatch:
     rows = parcel.table()
-    found = [_cast(rows.column(one.name), one.name, one.narrow or one.kind) for one in columns]
-    return pa.RecordBatch.from_arrays(found, names=[one.name for one in columns])
-
-
-def _cast(column: Any, name: str, kind: Type) -> Any:
-    """A safe cast: a value that would change is an error, and its row is told."""
-    try:
-        return _safe(column, kind)
-    except pa.ArrowInvalid as error:
-        said = str(error).partition("\n")[0][:200]
-        raise Rejected(f"column {name!r} does not fit into {kind}: {said}", list(_misfits(column, kind))) from None
-    except pa.ArrowNotImplementedError:
-        raise Refused(f"column {name!r}: {column.type} cannot be stored as {kind}; cast it with schematize") from None
-
-
-def _safe(column: Any, kind: Type) -> Any:
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.storage
-    if pa.types.is_duration(column.type):
-        column = column.cast(pa.duration("us")).cast(pa.int64())
-    return column.cast(kind)
-
-
-def _misfits(column: Any, kind: Type, first: int = 0) -> Iterator[int]:
-    """Where the values are that cannot be cast; halves what is left, as there are few."""
-    with suppress(pa.ArrowInvalid):
-        _safe(column, kind)
-        return
-    half = len(column) // 2
-    if not half:
-        yield first
-        return
-    yield from _misfits(column.slice(0, half), kind, first)
-    yield from _misfits(column.slice(half), kind, first + half)
+    found = [cast(rows.column(one.name), one.name, one.narrow or one.kind) for one in columns]  # all: places of misfits are of the parcel
+    taken = pa.RecordBatch.from_arrays(found, names=[one.name for one in columns])
+    return taken if places is None else taken.take(places)
 
 
 def _texts(column: Any, name: str) -> list[str | None]:

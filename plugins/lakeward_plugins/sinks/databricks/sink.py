@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from attrs import define, field
 
-from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, option
+from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
 from lakeward.errors import LakewardError
 from lakeward.secrets import Secret, SecretReference
 from lakeward_plugins.sinks.databricks import statements
 from lakeward_plugins.sinks.databricks.names import TableName, volume_path
 from lakeward_plugins.sinks.databricks.reading import require_reading
-from lakeward_plugins.sinks.databricks.rows import as_file, as_parameters, require_values
+from lakeward_plugins.sinks.databricks.rows import as_file, as_parameters, first_of_equal
+from lakeward_plugins.sinks.databricks.sent import by_parcel, clash, later_names, name_of, not_ours, not_there, settled
 from lakeward_plugins.sinks.databricks.table import TOKEN_COLUMN, Column, create_table, fitted, lacking, stored
-from lakeward_plugins.sinks.databricks.troubles import NO_TABLE, ODD, error_class, is_gone, is_lost, short, sorted_out
+from lakeward_plugins.sinks.databricks.troubles import NO_TABLE, ODD, error_class, is_lost, sorted_out
+from lakeward_plugins.sinks.databricks.volume import Folder
 from lakeward_plugins.sinks.databricks.warehouse import Warehouse
 
 log = logging.getLogger("lakeward.databricks")
 HOST = re.compile(r"(?:https://)?([A-Za-z0-9][A-Za-z0-9.-]*(?::\d{1,5})?)/?")
 LOOPBACK = re.compile(r"http://(?:127\.0\.0\.1|localhost)(?::\d{1,5})?/?")
 HTTP_PATH = re.compile(r"/?[A-Za-z0-9][\w./-]*(?:\?o=\d+)?")
-TIDIED = 10  # files of earlier parcels that are taken away after each delivery
 Mode = Literal["copy", "insert", "merge"]
 
 
@@ -39,8 +38,9 @@ class DatabricksSink:
     """Rows into a table of a Databricks SQL warehouse.
 
     Mode `copy` puts the spooled Parquet file into a volume and loads it with COPY INTO. Mode `insert` needs no volume and is for small
-    batches: each is one statement with at most 255 values, larger ones are halved until they fit. Mode `merge` updates rows that are
-    there, for windows and alerts: of two with the same `upsert_by`, the one with the greater `revision` stays.
+    batches: each is one statement with at most 255 values, larger ones are halved until they fit. Both keep the name of the parcel with
+    each row, in the column `lakeward_token`. Mode `merge` updates rows that are there, for windows and alerts: of two with the same
+    `upsert_by`, the one with the greater `revision` stays; of equal ones, the one that was there first.
     """
 
     host: str = option(help="Of the workspace, such as adb-1.azuredatabricks.net.")
@@ -61,18 +61,17 @@ class DatabricksSink:
     timeout: timedelta = option(timedelta(seconds=60), help="Longest wait for an answer.", minimum=0.1)
     statement_timeout: timedelta = option(timedelta(minutes=10), help="Longest time that the warehouse works on a statement.", minimum=1)
     _table: TableName = field(init=False, repr=False, eq=False)
-    _folder: str = field(init=False, default="", repr=False, eq=False)
     _warehouse: Warehouse = field(init=False, repr=False, eq=False)
+    _folder: Folder | None = field(init=False, default=None, repr=False, eq=False)
+    """Where files wait; None without a volume."""
     _known: tuple[pa.Schema, list[Column]] | None = field(init=False, default=None, repr=False, eq=False)
     """Rows that were looked at last, and how they fit."""
-    _uploaded: str = field(init=False, default="", repr=False, eq=False)
-    """The file that is in the volume for sure, so that an attempt that failed later need not send it again."""
-    _left: list[str] | None = field(init=False, default=None, repr=False, eq=False)
-    """Files in the volume that nobody needs any more; None when it must be looked which these are."""
+    _sent: dict[str, Mapping[str, set[str]]] = field(init=False, factory=dict, repr=False, eq=False)
+    """For each epoch that was asked for: names of its first parcel in this run and of later ones that the table has, by whole parcel."""
 
     def __attrs_post_init__(self) -> None:
         self._table = TableName.parse(self.table)
-        self._folder = volume_path(self.volume) if self.volume else ""
+        folder = volume_path(self.volume) if self.volume else ""
         local = LOOPBACK.fullmatch(self.host)
         host = HOST.fullmatch(self.host)
         if not local and not host:  # nor a user, a password or a path in it: messages show it
@@ -81,15 +80,16 @@ class DatabricksSink:
             raise OptionError("http_path", f"{self.http_path!r} is not a path such as /sql/1.0/warehouses/0123456789abcdef")
         if not isinstance(self.token, Secret):
             raise OptionError("token", "give the access token as ${env:NAME} or ${file:/path}, or set the variable DATABRICKS_TOKEN")
-        self._require_mode()
+        self._require_mode(folder)
         address = self.host.rstrip("/") if local or not host else f"https://{host[1]}"
         waits = (self.timeout.total_seconds(), self.statement_timeout.total_seconds())
         self._warehouse = Warehouse(address, self.http_path, self.token, *waits)
+        self._folder = Folder(folder, self._warehouse) if folder else None
 
-    def _require_mode(self) -> None:
-        if self.mode == "copy" and not self._folder:
+    def _require_mode(self, folder: str) -> None:
+        if self.mode == "copy" and not folder:
             raise OptionError("volume", "mode copy needs a volume for its files; name one, or take `mode: insert` for small batches")
-        if self.mode == "insert" and self._folder:
+        if self.mode == "insert" and folder:
             raise OptionError("volume", "mode insert uses no volume; leave it out, or take `mode: copy`")
         if self.mode == "merge":
             if not self.upsert_by:
@@ -108,7 +108,7 @@ class DatabricksSink:
 
     def ddl(self, schema: pa.Schema) -> str:
         """The statement that makes the table for these rows."""
-        return create_table(self._table, self._columns(schema), self._extra)
+        return create_table(self._table, [*self._columns(schema), *self._extra])
 
     def probe(self, schema: pa.Schema) -> str:
         """Whether the rows would fit into the table. Writes nothing, so what is missing to write only the first parcel may show."""
@@ -122,9 +122,9 @@ class DatabricksSink:
             if theirs is not None:
                 fitted(columns, self._without_extra(theirs), self._table, self.schema_change == "evolve")
             if self._folder:
-                self._listed()
+                self._folder.listed()
         what = {
-            "copy": f"COPY INTO, by files in {self._folder},",
+            "copy": f"COPY INTO, by files in {self._folder and self._folder.path},",
             "insert": "insert into",
             "merge": f"merge by {', '.join(self.upsert_by)} into",
         }
@@ -141,16 +141,16 @@ class DatabricksSink:
         return [self._warehouse.address]
 
     def try_out(self) -> str:
-        """Put a file into the volume and remove it; else insert no row, which needs the same permission as to insert one."""
+        """Put a file into the volume and remove it, and insert no row, which needs the same permission as to insert one."""
+        done = ""
         with self._sorted_errors():
             if self._folder:
-                path = f"{self._folder}/lakeward-doctor-{secrets.token_hex(4)}"
-                self._warehouse.upload(path, io.BytesIO(b"trial"))
-                self._warehouse.remove(path)
+                self._folder.try_out()
+                done = f"wrote and removed a file in {self._folder.path}, "
             if self._described() is None:
-                return f"{f'wrote and removed a file in {self._folder}; ' if self._folder else ''}the table is not there yet"
+                return f"{done}the table is not there yet"
             self._warehouse.run(f"INSERT INTO {self._table.sql} SELECT * FROM {self._table.sql} WHERE false")
-        return f"{f'wrote and removed a file in {self._folder}, ' if self._folder else ''}inserted no row into {self._table}"
+        return f"{done}inserted no row into {self._table}"
 
     def phrase(self, *, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
         """A query for the number of rows, or for the newest."""
@@ -169,104 +169,97 @@ class DatabricksSink:
                 columns = self._fit(pq.read_schema(parcel.path))
             except OptionError as error:  # it was right when the run began
                 raise Refused(str(error)) from error
-            if self.mode == "copy":
-                return self._copy(parcel, columns)
-            return self._merge(parcel, columns) if self.mode == "merge" else self._insert(parcel, columns)
+            if self.mode == "merge":
+                return self._merge(parcel, columns)
+            self._require_ours(parcel)
+            return self._copy(parcel, columns, self._folder) if self._folder else self._insert(parcel, columns)
 
-    def _copy(self, parcel: Parcel, columns: list[Column]) -> Receipt:
-        file = self._staged(parcel, columns)
-        answer = self._warehouse.run(statements.copy_into(self._table, columns, self._folder, file))
-        rows = self._all_or_none(int(answer.get("num_inserted_rows", -1)), parcel, file)
-        self._tidy(file)
-        return Receipt(str(self._table), {"file": file, "already_there": rows == 0})
+    def _copy(self, parcel: Parcel, columns: list[Column], folder: Folder) -> Receipt:
+        name = name_of(parcel)
+        file = f"{name}.parquet"
+        folder.stage(file, parcel.token, lambda: as_file(parcel, columns))
+        answer = self._warehouse.run(statements.copy_into(self._table, columns, folder.path, file, name))
+        there = self._all_or_none(answer, parcel, file) == 0
+        if there:
+            self._require_loaded(parcel, file, folder)
+        folder.tidy(file)
+        return Receipt(str(self._table), {"file": file, "already_there": there})
 
     def _insert(self, parcel: Parcel, columns: list[Column]) -> Receipt:
-        rows, token = as_parameters(parcel, columns, 0), _name(parcel)
+        rows, token = as_parameters(parcel, columns), name_of(parcel)
         source = statements.from_parameters(columns, len(rows))
         values = [text for row in rows for text in row]
         answer = self._warehouse.run(statements.insert_once(self._table, columns, source, token), values)
-        there = self._all_or_none(int(answer.get("num_inserted_rows", -1)), parcel, token) == 0
-        return Receipt(str(self._table), {"token": token, "already_there": there})
+        return Receipt(str(self._table), {"token": token, "already_there": self._all_or_none(answer, parcel, token) == 0})
 
-    def _all_or_none(self, inserted: int, parcel: Parcel, name: str) -> int:
+    def _merge(self, parcel: Parcel, columns: list[Column]) -> Receipt:
+        places = first_of_equal(parcel, [*self.upsert_by, self.revision])
+        values, file = [], f"{name_of(parcel)}.parquet"
+        if self._folder:
+            self._folder.stage(file, parcel.token, lambda: as_file(parcel, columns, places))
+            source = statements.from_file(columns, f"{self._folder.path}/{file}")
+        else:
+            rows = as_parameters(parcel, columns, places)
+            source, values = statements.from_parameters(columns, len(rows)), [text for row in rows for text in row]
+        answer = self._warehouse.run(statements.upsert(self._table, columns, source, self.upsert_by, self.revision), values)
+        counts = {word: self._counted(answer, word) for word in ("inserted", "updated")}
+        left = parcel.rows - sum(counts.values())
+        if self._folder:
+            if left:  # superseded, or an emptied file: both change nothing
+                self._folder.require(file, parcel.rows if places is None else len(places))
+            self._folder.tidy(file)
+        return Receipt(str(self._table), {**counts, "superseded": left})
+
+    # -- proofs --------------------------------------------------------------------------------------------------------
+
+    def _counted(self, answer: dict[str, Any], word: str) -> int:
+        count = answer.get(f"num_{word}_rows")
+        if count is None:
+            raise Refused(f"{self._table}: the warehouse does not say how many rows it {word}; look into its query history")
+        return int(count)
+
+    def _all_or_none(self, answer: dict[str, Any], parcel: Parcel, name: str) -> int:
+        inserted = self._counted(answer, "inserted")
         if inserted not in (0, parcel.rows):
             told = f"the warehouse says that it took {inserted} of {parcel.rows} rows of {name}"
             raise Refused(f"{self._table}: {told}; look into its query history, and compare the table with the source")
         return inserted
 
-    def _merge(self, parcel: Parcel, columns: list[Column]) -> Receipt:
-        require_values(parcel, list(dict.fromkeys((*self.upsert_by, self.revision))))
-        values: list[str | None] = []
-        if self._folder:
-            file = self._staged(parcel, columns)
-            source = statements.from_file(columns, f"{self._folder}/{file}")
-        else:
-            rows = as_parameters(parcel, columns, 0)
-            source, values = statements.from_parameters(columns, len(rows)), [text for row in rows for text in row]
-        answer = self._warehouse.run(statements.upsert(self._table, columns, source, self.upsert_by, self.revision), values)
-        if self._folder:
-            self._tidy(file)
-        counts = {word: int(answer.get(f"num_{word}_rows", 0)) for word in ("inserted", "updated")}
-        return Receipt(str(self._table), {**counts, "superseded": parcel.rows - sum(counts.values())})
+    def _require_loaded(self, parcel: Parcel, file: str, folder: Folder) -> None:
+        """That COPY INTO took no row may mean that it knows the file, and the table was emptied since; or that the file was not whole."""
+        name = name_of(parcel)
+        found = self._count(name)
+        if found < parcel.rows and not self._count(settled(name)):
+            folder.require(file, parcel.rows)
+            raise Refused(not_there(self._table, name, found, parcel.rows))
+
+    def _count(self, token: str) -> int:
+        return int(self._warehouse.run(statements.count_of(self._table, token))["n"])
+
+    def _require_ours(self, parcel: Parcel) -> None:
+        """Asks the table once, before the first parcel: a state directory does not go back in time while it is in use."""
+        least, beyond = later_names(parcel.token)
+        if beyond not in self._sent:
+            found = self._warehouse.table(statements.tokens_between(self._table, least, beyond))
+            self._sent[beyond] = by_parcel(map(str, found.column(TOKEN_COLUMN).to_pylist()))
+        if other := clash(name_of(parcel), self._sent[beyond]):
+            raise Refused(not_ours(self._table, other, least, beyond))
 
     def close(self) -> None:
         """Give the connection back."""
         self._warehouse.close()
 
-    # -- files in the volume -------------------------------------------------------------------------------------------
-
-    def _staged(self, parcel: Parcel, columns: list[Column]) -> str:
-        """Put the file of the parcel into the volume; its name."""
-        file = f"{_name(parcel)}.parquet"
-        if self._left is None:
-            self._left = self._left_behind(parcel)
-        if file != self._uploaded:
-            with as_file(parcel, columns) as content:
-                self._warehouse.upload(f"{self._folder}/{file}", content)
-            self._uploaded = file
-        return file
-
-    def _left_behind(self, parcel: Parcel) -> list[str]:
-        """Files that were not taken away, such as by a killed run. Parcels come in order, so those before this one have been loaded."""
-        token = parcel.token
-        ours = re.compile(re.escape(f"{token.pipeline}-{token.sink}-{token.life}-{token.epoch:04d}-") + r"(\d{10})[-.].*\.parquet")
-        found = ((name, ours.fullmatch(name)) for name in self._listed())
-        return [name for name, match in found if match and int(match[1]) < token.sequence]
-
-    def _listed(self) -> list[str]:
-        """Names of the files in the folder; none when it is not there, as the first file makes it."""
-        try:
-            return self._warehouse.listed(self._folder)
-        except ODD as error:
-            if is_gone(error):
-                return []
-            raise
-
-    def _tidy(self, file: str) -> None:
-        """Take away what is loaded. The rows are there: a file that stays for now must not make this delivery fail."""
-        self._uploaded, names = "", [file, *(self._left or ())]
-        for name in names[: TIDIED + 1]:
-            try:
-                self._warehouse.remove(f"{self._folder}/{name}")
-            except ODD as error:
-                if is_gone(error):
-                    continue
-                log.info("%s: %s stays in the volume for now: %s", self._table, name, short(error))
-                self._left = None  # the next delivery looks what is there
-                return
-        self._left = names[TIDIED + 1 :]
-
     # -- the table -----------------------------------------------------------------------------------------------------
 
     @property
-    def _extra(self) -> dict[str, str]:
+    def _extra(self) -> list[Column]:
         """Columns of our own."""
-        return {TOKEN_COLUMN: "STRING"} if self.mode == "insert" else {}
+        return [] if self.mode == "merge" else [Column(TOKEN_COLUMN, pa.string(), "STRING")]
 
     def _columns(self, schema: pa.Schema) -> list[Column]:
         columns = stored(schema, self.row_key, self.inserted_at)
         if self._extra and any(one.name.lower() == TOKEN_COLUMN for one in columns):
-            raise Refused(f"column {TOKEN_COLUMN!r}: mode insert keeps its own under this name; rename it with schematize")
+            raise Refused(f"column {TOKEN_COLUMN!r}: mode {self.mode} keeps its own under this name; rename it with schematize")
         names = [one.name for one in columns]
         for option_name, wanted in (("upsert_by", self.upsert_by), ("revision", [self.revision] if self.revision else [])):
             if lost := [name for name in wanted if name not in names]:
@@ -280,11 +273,11 @@ class DatabricksSink:
         columns, evolve = self._columns(schema), self.schema_change == "evolve"
         theirs = self._described()
         if theirs is None and self.create:
-            self._warehouse.run(create_table(self._table, columns, self._extra))
+            self._warehouse.run(create_table(self._table, [*columns, *self._extra]))
             theirs = self._described()
         if theirs is None:
             raise Refused(f"{self._table} is not there; make it (`lakeward ddl` prints the statement), or set `create: true`")
-        if evolve and (new := lacking(columns, theirs)):
+        if evolve and (new := lacking([*columns, *self._extra], theirs)):
             log.warning("%s: adding the columns %s", self._table, ", ".join(one.name for one in new))
             self._warehouse.run(statements.add_columns(self._table, new))
             theirs = self._described() or {}
@@ -308,10 +301,11 @@ class DatabricksSink:
         return found
 
     def _without_extra(self, theirs: dict[str, str]) -> dict[str, str]:
-        if lost := [f"{name} {kind}" for name, kind in self._extra.items() if name not in theirs]:
-            todo = f"ALTER TABLE {self._table.sql} ADD COLUMNS ({', '.join(lost)})"
-            raise Refused(f"{self._table}: mode insert needs a column of its own, by which it knows what it has sent; run {todo}")
-        return {name: kind for name, kind in theirs.items() if name not in self._extra}
+        if self.schema_change == "refuse" and (lost := lacking(self._extra, theirs)):
+            todo = f"{statements.add_columns(self._table, lost)}, or set `schema_change: evolve`"
+            raise Refused(f"{self._table}: mode {self.mode} needs a column of its own, by which it knows what it has sent; run {todo}")
+        ours = {one.name for one in self._extra}
+        return {name: kind for name, kind in theirs.items() if name.lower() not in ours}
 
     @contextmanager
     def _sorted_errors(self) -> Iterator[None]:
@@ -320,16 +314,18 @@ class DatabricksSink:
         except LakewardError as error:
             if isinstance(error, Refused):
                 self._known = None  # somebody may mend the table meanwhile
+                self._sent.clear()
             raise
         except ODD as error:
             problem = sorted_out(error, str(self._table))
+            if self.create and error_class(error) == NO_TABLE:
+                problem = Retry(f"{self._table}: somebody dropped the table; it will be made again")
             if error_class(error):
-                self._known, self._uploaded = None, ""  # the table or the file may not be what they were
+                self._known = None  # the table or the file may not be what they were
+                if self._folder:
+                    self._folder.forget()
+            if isinstance(problem, Refused):
+                self._sent.clear()
             if is_lost(error) or isinstance(problem, Refused):
                 self._warehouse.drop()
             raise problem from None  # its cause holds what was sent
-
-
-def _name(parcel: Parcel) -> str:
-    """Of the parcel, among all that any machine sends into this table, also one with a copy of our state directory."""
-    return f"{parcel.token.pipeline}-{parcel.token.name}-{parcel.sha256[:16]}"

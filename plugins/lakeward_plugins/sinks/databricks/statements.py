@@ -1,8 +1,10 @@
 """The SQL that takes the rows, and why a second time changes nothing.
 
 copy    COPY INTO remembers in the table which files it has loaded and skips them, even when they are written anew or gone since. The
-        name of the file comes from the token and the content of the parcel. Of two that load one file at once, one is refused.
-insert  A MERGE that inserts only what the table does not have. Each row carries the name of its parcel, and the rows of a parcel come in
+        name of the file comes from the token and the content of the parcel. Of two that load one file at once, one is refused. Each row
+        carries that name: when no row was loaded, the table is asked whether it has them, as a file is also skipped when the table was
+        emptied since.
+insert  A MERGE that inserts only what the table does not have, by the same name of the parcel in each row. The rows of a parcel come in
         one statement, which takes effect as a whole or not at all; so the table has all of them or none. A plain INSERT would not do:
         when its answer is lost, nobody knows whether it happened.
 merge   A MERGE by key, in which the greater revision wins. Rows that are there with the same revision, or a greater one, stay.
@@ -17,9 +19,21 @@ from lakeward_plugins.sinks.databricks.rows import marker
 from lakeward_plugins.sinks.databricks.table import TOKEN_COLUMN, Column
 
 
-def copy_into(table: TableName, columns: Sequence[Column], folder: str, file: str) -> str:
-    """Load one file of a volume."""
-    return f"COPY INTO {table.sql} FROM (SELECT {_chosen(columns)} FROM {literal(folder)}) FILEFORMAT = PARQUET FILES = ({literal(file)})"
+def copy_into(table: TableName, columns: Sequence[Column], folder: str, file: str, token: str) -> str:
+    """Load one file of a volume, with the token in each row."""
+    chosen = f"{_chosen(columns)}, {literal(token)} AS {quoted(TOKEN_COLUMN)}"
+    return f"COPY INTO {table.sql} FROM (SELECT {chosen} FROM {literal(folder)}) FILEFORMAT = PARQUET FILES = ({literal(file)})"
+
+
+def count_of(table: TableName, token: str) -> str:
+    """How many rows the table has of a token."""
+    return f"SELECT count(*) AS n FROM {table.sql} WHERE {quoted(TOKEN_COLUMN)} = {literal(token)}"
+
+
+def tokens_between(table: TableName, least: str, beyond: str) -> str:
+    """Tokens that the table has rows of; a range, so that files without any are not read."""
+    column = quoted(TOKEN_COLUMN)
+    return f"SELECT DISTINCT {column} FROM {table.sql} WHERE {column} >= {literal(least)} AND {column} < {literal(beyond)}"
 
 
 def from_file(columns: Sequence[Column], path: str) -> str:

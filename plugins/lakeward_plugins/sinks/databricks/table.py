@@ -10,13 +10,14 @@ from attrs import evolve as evolve_column
 from attrs import frozen
 
 from lakeward import ROW, Refused
+from lakeward.delta_types import Type, nearest
 from lakeward_plugins.sinks.databricks.names import TableName, quoted
-from lakeward_plugins.sinks.databricks.types import ARROW, INTEGERS, Type, nearest, same_type, sql_type
+from lakeward_plugins.sinks.databricks.types import ARROW, INTEGERS, same_type, sql_type
 
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=\x00-\x1f\x7f]")  # in column names, by Delta when there is no column mapping
 LONGEST = 255  # characters of a column name in Unity Catalog
 DECIMAL = re.compile(r"decimal\((\d+),\s*(\d+)\)")
-TOKEN_COLUMN = "lakeward_token"  # noqa: S105  # names the parcel that a row came with; of mode insert only
+TOKEN_COLUMN = "lakeward_token"  # noqa: S105  # names the parcel that a row came with
 
 
 @frozen
@@ -44,7 +45,7 @@ def stored(schema: pa.Schema, row_key: bool, inserted_at: str) -> list[Column]:
     if inserted_at and inserted_at not in schema.names:  # a plan knows the rows without it; in a parcel it is there
         fields.append((inserted_at, pa.timestamp("us", "UTC")))
     _require_names([name for name, _ in fields])
-    kinds = [(name, nearest(kind, name), pa.types.is_null(kind)) for name, kind in fields]
+    kinds = [(name, nearest(kind, name, "Databricks"), pa.types.is_null(kind)) for name, kind in fields]
     return [Column(name, kind, sql_type(kind), empty) for name, kind, empty in kinds]
 
 
@@ -61,9 +62,9 @@ def _require_names(names: Sequence[str]) -> None:
             )
 
 
-def create_table(table: TableName, columns: Iterable[Column], extra: Mapping[str, str]) -> str:
+def create_table(table: TableName, columns: Iterable[Column]) -> str:
     """The statement; changes nothing when the table is there."""
-    lines = [f"  {quoted(one.name)} {one.target}" for one in columns] + [f"  {quoted(name)} {kind}" for name, kind in extra.items()]
+    lines = [f"  {quoted(one.name)} {one.target}" for one in columns]
     return f"CREATE TABLE IF NOT EXISTS {table.sql} (\n" + ",\n".join(lines) + "\n) USING DELTA"
 
 

@@ -26,6 +26,14 @@ RIGHTS = (
     "give the owner of the token SELECT and MODIFY on the table, READ VOLUME and WRITE VOLUME on the volume, USE SCHEMA and USE CATALOG, "
     "and CREATE TABLE on the schema when `create` is set"
 )
+STORE = (
+    "give the owner of the token READ VOLUME and WRITE VOLUME on the volume, and see that the storage credential of the volume may write, "
+    "and that the store lets this machine in"
+)
+LACKS = re.compile(r"does not have (?:permission |privilege )?([A-Z]+(?: [A-Z]+)*) on (\w+) ['`]([^'`]+)['`]")
+"""A privilege, of what kind the thing is, and its name."""
+STALE = re.compile(r"expired|expiry|time frame", re.IGNORECASE)
+"""What stores say of an address that was good for some minutes."""
 REMEDY = {
     NO_TABLE: "make it (`lakeward ddl` prints the statement), set `create: true`, or correct `table`",
     "INSUFFICIENT_PERMISSIONS": RIGHTS,
@@ -99,6 +107,8 @@ def _by_status(error: BaseException, status: int, where: str) -> Retry | Refused
         return Retry(f"{what}{hint}", wait, throttled=status in (429, 503))
     if status == 413:
         return Rejected(what)
+    if staging and status in (401, 403) and not STALE.search(words):
+        return Refused(f"{what}; {STORE}")
     if staging:
         return Retry(what)  # the address was good for one file and some minutes; another is asked for
     remedies = {401: TOKEN, 403: f"{TOKEN}; or it may not use the warehouse", 404: "check `host` and `http_path`"}
@@ -115,6 +125,9 @@ def _by_state(error: BaseException, where: str) -> Retry | Refused | Rejected:
         return Retry(what)
     if state.startswith(ABOUT_ROWS) and state != NOT_ABOUT_ROWS:
         return Rejected(what)
+    if right := LACKS.search(said(error)):
+        statement = f"GRANT {right[1]} ON {right[2].upper()} {right[3]} TO the owner of the token"
+        return Refused(f"{what}; let the owner of the {right[2].lower()} run {statement}")
     lacks = name.endswith(("_NOT_FOUND", "_DOES_NOT_EXIST"))
     unknown = (
         "make what is missing, or correct `table` or `volume`" if lacks else "look for the statement in the query history of the warehouse"

@@ -8,6 +8,7 @@ Each file is one subject, and imports only from those below it. Read from the to
     shipping    the spooled file itself as a data file           merging    rows that replace older ones, by key
     fitting     types of the rows, and of the table              place      where the table is: files, syncs, errors
     tail        a commit to a local log in one file           store      a table in S3
+    notes       that a parcel is in
 """
 
 from lakeward_plugins.sinks.delta.sink import DeltaSink

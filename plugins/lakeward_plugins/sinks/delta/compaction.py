@@ -6,12 +6,14 @@ version that was looked at last, and only while all files that it replaces are s
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import logging
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -23,9 +25,11 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from lakeward_plugins.sinks.delta.fitting import columns_of
-from lakeward_plugins.sinks.delta.place import NO_HOOKS, Place
+from lakeward_plugins.sinks.delta.place import NO_HOOKS, Place, short
 from lakeward_plugins.sinks.delta.shipping import as_text, has_no_rules, statistics
 
+log = logging.getLogger("lakeward.delta")
+ELSEWHERE = re.compile(r"/|[a-z][a-z0-9+.-]*:/")  # a file outside of the table, as in one that was cloned
 ATTEMPTS = 20  # commits of others that come between, before it is left for another time
 ROWS = 100_000  # of a row group
 
@@ -39,20 +43,27 @@ class Group:
     partition: dict[str, str | None]
 
 
-def compact(table: DeltaTable, place: Place, target: int) -> None:
-    """Make files below `target` bytes into files of about that size. Raises CommitFailedError when others are too busy."""
+def compact(table: DeltaTable, place: Place, target: int, compression: str = "snappy") -> None:
+    """Make files below `target` bytes into files of about that size. Raises CommitFailedError when others are too busy.
+
+    A file that cannot be written anew without a change, as other writers may have made it, stays as it is.
+    """
     if not has_no_rules(table) or "deletionVectors" in (table.protocol().reader_features or ()):
         return
     removes, adds = list[RemoveAction](), list[AddAction]()
     now = time.time_ns() // 1_000_000
     for group in _groups(table, target):
         out = io.BytesIO()
-        rows = _write(group, table, place, out)
-        folder, slash, _ = group.paths[0].rpartition("/")
+        taken, rows = _write(group, table, place, out, compression)
+        if len(taken) < 2:
+            continue
+        content = out.getvalue()
+        folder, slash, _ = taken[0].rpartition("/")
         name = f"{folder}{slash}compacted-{table.version():020d}-{uuid.uuid4().hex}.parquet"
-        stats = json.dumps(statistics(pq.read_metadata(io.BytesIO(out.getvalue())), rows))
-        adds.append(AddAction(name, place.put(out.getvalue(), name, ""), group.partition, now, False, stats))
-        removes += [RemoveAction(path, False, now, None, group.partition) for path in group.paths]
+        stats = json.dumps(statistics(pq.read_metadata(io.BytesIO(content)), rows))
+        size = place.put(content, name, hashlib.sha256(content).hexdigest())
+        adds.append(AddAction(name, size, group.partition, now, False, stats))
+        removes += [RemoveAction(path, False, now, None, group.partition) for path in taken]
     if adds:
         _commit(table, removes, adds)
 
@@ -61,7 +72,7 @@ def _groups(table: DeltaTable, target: int) -> Iterator[Group]:
     waiting = dict[tuple[tuple[str, Any], ...], tuple[list[str], int]]()
     for file in sorted(pa.table(table.get_add_actions()).to_pylist(), key=lambda file: (file["modification_time"], file["path"])):
         partition = tuple((file.get("partition") or {}).items())
-        if file["size_bytes"] >= target:
+        if file["size_bytes"] >= target or ELSEWHERE.match(file["path"]):
             continue
         paths, size = waiting.pop(partition, ([], 0))
         paths, size = [*paths, unquote(file["path"])], size + file["size_bytes"]
@@ -74,33 +85,37 @@ def _groups(table: DeltaTable, target: int) -> Iterator[Group]:
             yield Group(paths, {name: as_text(value) for name, value in partition})
 
 
-def _write(group: Group, table: DeltaTable, place: Place, out: io.BytesIO) -> int:
-    """The rows of the files, in large row groups; columns that a file does not have are null. Gives their number."""
+def _write(group: Group, table: DeltaTable, place: Place, out: io.BytesIO, compression: str) -> tuple[list[str], int]:
+    """The rows of the files, in large row groups. Gives the files whose rows are in, and how many rows that is."""
     inside = set(table.metadata().partition_columns)
     schema = pa.schema([one for one in columns_of(table) if one.name not in inside])
-    first = pq.read_metadata(_file(group.paths[0], place)).row_group(0).column(0)
     texts = [one.name for one in schema if pa.types.is_string(one.type)]
-    rows, held = 0, list[pa.Table]()
-    with pq.ParquetWriter(out, schema, compression=first.compression.lower(), use_dictionary=texts or False) as writer:  # type: ignore[arg-type]  # a list of names is allowed as well
+    taken, rows, held = list[str](), 0, list[pa.Table]()
+    with pq.ParquetWriter(out, schema, compression=compression, use_dictionary=texts or False) as writer:  # type: ignore[arg-type]  # a list of names is allowed as well
         for path in group.paths:
-            held.append(_fitted(pq.read_table(_file(path, place), partitioning=None), schema))
+            file = place.local / path if place.local else io.BytesIO(place.get(path))
+            try:
+                held.append(_fitted(pq.read_table(file, partitioning=None), schema, inside))
+            except (OSError, ValueError, pa.ArrowException) as error:
+                log.info("%s: %s stays as it is when files are made larger: %s", place.uri, path, short(error))
+                continue
+            taken.append(path)
             rows += held[-1].num_rows
             if sum(each.num_rows for each in held) >= ROWS:
                 writer.write_table(pa.concat_tables(held))
                 held.clear()
         if held:
             writer.write_table(pa.concat_tables(held))
-    return rows
+    return taken, rows
 
 
-def _fitted(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    there = set(rows.schema.names)
+def _fitted(rows: pa.Table, schema: pa.Schema, partitions: set[str]) -> pa.Table:
+    """In the columns of the table; those that the file does not have are null. ValueError when it has others: they may mean something."""
+    there = rows.schema.names
+    if odd := [name for name in there if there.count(name) > 1 or (name not in partitions and schema.get_field_index(name) < 0)]:
+        raise ValueError(f"the table has no column {odd[0]!r}, or the file has two")
     columns = [rows[one.name].cast(one.type) if one.name in there else pa.nulls(rows.num_rows, one.type) for one in schema]
     return pa.table(columns, schema=schema)
-
-
-def _file(path: str, place: Place) -> Path | io.BytesIO:
-    return place.local / path if place.local else io.BytesIO(place.get(path))
 
 
 def _commit(table: DeltaTable, removes: Sequence[RemoveAction], adds: Sequence[AddAction]) -> None:

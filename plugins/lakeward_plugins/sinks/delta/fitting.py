@@ -1,53 +1,21 @@
-"""From the types of rows to those of a Delta table, and from rows as they are spooled to rows as they are stored.
-
-What Delta has no type for goes into the nearest type that keeps every value:
-
-    Arrow                              Delta
-    uint8, uint16, uint32              short, integer, long
-    uint64                             decimal(20,0)
-    float16                            float
-    decimals of other widths           decimal of the same scale
-    timestamp without zone, any unit   timestamp_ntz (microseconds)
-    timestamp with zone, any unit      timestamp (UTC, microseconds)
-    date64                             date
-    time32, time64                     string, such as 12:30:00.000005
-    duration                           long, in microseconds
-    large, view, fixed-size types      the plain type
-    dictionary, extension              the type of the values
-    null                               string; fits into any column of a table that is there
-
-A value that would change on the way, such as a timestamp with nanoseconds, is rejected and never rounded.
-"""
+"""Whether rows fit into a table, and rows as they are spooled in the types of the table."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable, Field, Schema
 
 from lakeward import Refused, Rejected
-from lakeward_plugins.sinks.delta.place import NO_HOOKS, short
+from lakeward.delta_types import cast, nearest
+from lakeward_plugins.sinks.delta.place import NO_HOOKS
 
 Policy = Literal["refuse", "add", "dead_letter"]
 FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")  # in column names, by the Delta protocol when there is no column mapping
 WIDER = {"byte": ("short", "integer", "long"), "short": ("integer", "long"), "integer": ("long",), "float": ("double",)}
-NEAREST: dict[pa.DataType, pa.DataType] = {
-    pa.null(): pa.string(),
-    pa.uint8(): pa.int16(),
-    pa.uint16(): pa.int32(),
-    pa.uint32(): pa.int64(),
-    pa.uint64(): pa.decimal128(20, 0),
-    pa.float16(): pa.float32(),
-    pa.date64(): pa.date32(),
-    pa.large_string(): pa.string(),
-    pa.string_view(): pa.string(),
-    pa.large_binary(): pa.binary(),
-    pa.binary_view(): pa.binary(),
-}
 
 
 # -- from the schema of the rows to the schema of the table ------------------------------------------------------------
@@ -58,7 +26,7 @@ def fitting(schema: pa.Schema, table: DeltaTable | None, where: str, policy: Pol
 
     `Refused` when Delta or this table cannot hold them, `Rejected` when the policy says that such rows are dead letters.
     """
-    stored = pa.schema([pa.field(field.name, _nearest(field.type, field.name)) for field in schema])
+    stored = pa.schema([pa.field(field.name, nearest(field.type, field.name, "Delta")) for field in schema])
     for name in stored.names:
         alike = [other for other in stored.names if other.lower() == name.lower()]
         if not name or FORBIDDEN.search(name):
@@ -119,77 +87,20 @@ def _words(kind: Any) -> str:
     return str(getattr(kind, "type", kind))
 
 
-def _nearest(kind: Any, name: str) -> Any:
-    """The type in the table of the docstring above."""
-    types = pa.types
-    if isinstance(kind, pa.BaseExtensionType):
-        return _nearest(kind.storage_type, name)
-    if types.is_dictionary(kind):
-        return _nearest(kind.value_type, name)
-    if types.is_timestamp(kind):
-        return pa.timestamp("us", "UTC" if kind.tz else None)
-    if types.is_decimal(kind):
-        return pa.decimal128(min(38, kind.precision + max(0, -kind.scale)), max(0, kind.scale))
-    if types.is_time(kind):
-        return pa.string()
-    if types.is_duration(kind):
-        return pa.int64()
-    if types.is_fixed_size_binary(kind):
-        return pa.binary()
-    if types.is_nested(kind):
-        return _nearest_nested(kind, name)
-    if types.is_interval(kind):
-        raise Refused(f"column {name!r}: Delta has no type for {kind}; cast it with schematize")
-    return NEAREST.get(kind, kind)
-
-
-def _nearest_nested(kind: Any, name: str) -> pa.DataType:
-    children = [kind.field(place) for place in range(kind.num_fields)]
-    if any(pa.types.is_duration(child.type) for child in children):
-        raise Refused(f"column {name!r}: durations inside of {kind} cannot be stored; cast them with schematize")
-    if pa.types.is_map(kind):
-        return pa.map_(_nearest(kind.key_type, name), _nearest(kind.item_type, name))
-    if pa.types.is_struct(kind):
-        return pa.struct([pa.field(child.name, _nearest(child.type, name)) for child in children])
-    return pa.list_(_nearest(kind.value_type, name))
-
-
 # -- from the rows as they are spooled to the rows as they are stored --------------------------------------------------
 
 
 def fitted(batches: Iterable[pa.RecordBatch], schema: pa.Schema, misfits: list[Exception]) -> Iterator[pa.RecordBatch]:
-    """The rows in the types of the table. What goes wrong is told in `misfits`, as delta-rs makes text of any exception."""
+    """The rows in the types of the table. What goes wrong is told in `misfits` as well, as delta-rs makes text of any exception."""
     done = 0
     for batch in batches:
-        columns = []
-        for column, field in zip(batch.columns, schema, strict=True):
-            try:
-                columns.append(_cast(column, field.type))
-            except pa.ArrowInvalid as error:
-                rows = [done + row for row in _misfits(column, field.type)]
-                misfits.append(Rejected(f"column {field.name!r} does not fit into {field.type}: {short(error)}", rows))
-                raise
-            except pa.ArrowNotImplementedError:
-                misfits.append(Refused(f"column {field.name!r}: {column.type} cannot be stored as {field.type}; cast it with schematize"))
-                raise
+        try:
+            columns = [cast(column, field.name, field.type) for column, field in zip(batch.columns, schema, strict=True)]
+        except Rejected as error:
+            misfits.append(Rejected(str(error), [done + row for row in error.rows]))
+            raise misfits[-1] from None
+        except Refused as error:
+            misfits.append(error)
+            raise
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
         done += batch.num_rows
-
-
-def _cast(column: pa.Array[Any], kind: pa.DataType) -> pa.Array[Any]:
-    if pa.types.is_duration(column.type):
-        column = column.cast(pa.duration("us"))
-    return column.cast(kind)  # a safe cast: raises when a value would change
-
-
-def _misfits(column: pa.Array[Any], kind: pa.DataType, first: int = 0) -> Iterator[int]:
-    """Where the values are that cannot be cast; halves what is left, as there are few."""
-    with suppress(pa.ArrowInvalid):
-        _cast(column, kind)
-        return
-    half = len(column) // 2
-    if not half:
-        yield first
-        return
-    yield from _misfits(column.slice(0, half), kind, first)
-    yield from _misfits(column.slice(half), kind, first + half)

@@ -15,7 +15,7 @@ def merge(
 ) -> None:
     """One commit: rows whose key is new are added, others replace the older revision; raises CommitFailedError when others were first."""
     same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in keys)
-    newer = f"t.{_quoted(revision)} IS NULL OR s.{_quoted(revision)} > t.{_quoted(revision)}" if revision else None
+    newer = f"t.{_quoted(revision)} IS NULL OR s.{_quoted(revision)} > t.{_quoted(revision)}"
     source = pa.Table.from_batches([rows])
     task = table.merge(source, same, "s", "t", writer_properties=properties, commit_properties=note, post_commithook_properties=NO_HOOKS)
     task.when_matched_update_all(predicate=newer).when_not_matched_insert_all().execute()

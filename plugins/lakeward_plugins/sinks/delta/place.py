@@ -20,6 +20,8 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchE
 
 from lakeward import OptionError, Refused, Rejected, Retry
 from lakeward.durable import LASTING, make_folder, sync
+from lakeward.notes import Note
+from lakeward_plugins.sinks.delta.notes import has_note
 from lakeward_plugins.sinks.delta.store import Store, is_of_store, trouble
 
 LOG = "_delta_log"
@@ -69,12 +71,11 @@ class Place:
             hint = f"if the power was cut, look whether the newest file in {folder / LOG} is cut short"
             raise Refused(f"{folder} cannot be read as a Delta table: {short(error)}; {hint}") from error
 
-    def newest(self, table: DeltaTable) -> DeltaTable | None:
-        """The newest version, starting from one that is known: much cheaper where each request costs."""
-        if self.store and self.store.has(f"{LOG}/{table.version():020d}.json"):
-            table.update_incremental()
-            return table
-        return self.load()  # it was removed, or made anew
+    def has_commit(self, version: int, note: Note) -> bool:
+        """Whether we made this version of the table that is there now: not when it was removed, or made anew, in the meantime."""
+        name = f"{LOG}/{version:020d}.json"
+        commit = self.store.find(name) if self.store else _find(Path(self.uri, name))
+        return commit is not None and has_note(commit, note)
 
     def prepare(self) -> None:
         """Before the first commit: what a killed first delivery leaves is then known to be ours."""
@@ -84,12 +85,9 @@ class Place:
             self.store.require_conditional()
 
     def put(self, content: Path | bytes, name: str, sha256: str) -> int:
-        """A file, or bytes, under a name in the table; an earlier attempt may have been there. Gives its size.
-
-        `sha256` is that of a file, by which one is known again.
-        """
+        """A file, or bytes, under a name in the table that nothing else has; an earlier attempt may have been there. Gives its size."""
         if self.store:
-            self.store.put(content, name)
+            self.store.put(content, name, sha256)
         elif self.local and isinstance(content, Path):
             _link(content, self.local / name, sha256)
         elif self.local and isinstance(content, bytes):
@@ -124,6 +122,8 @@ class Place:
         files = pa.table(table.get_add_actions(flatten=True))
         for name, size in zip(files["path"].to_pylist(), files["size_bytes"].to_pylist(), strict=True):
             file = self.local / unquote(str(name))
+            if "://" in str(name):  # of a table that was cloned without its files: it is not ours to sync
+                continue
             if not file.exists() or file.stat().st_size != size:
                 raise Refused(f"{file} should have {size} bytes and was cut short, probably by a power cut; restore the table or that file")
 
@@ -144,29 +144,25 @@ class Place:
             raise (_of_store(error, self.uri) if self.store else _of_disk(error, self.uri)) from None  # its cause holds whole answers
 
 
+def _find(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
 def _link(source: Path, target: Path, sha256: str) -> None:
-    while not _is_there(source, target, sha256):
-        try:
-            os.link(source, target)  # the content is synced already
-        except FileExistsError:  # another instance has the same parcel in hand
-            continue
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
+    try:
+        os.link(source, target)  # the content is synced already
+    except FileExistsError:  # of an earlier attempt, or of another instance that has the same parcel in hand
+        if not (target.samefile(source) or hashlib.sha256(target.read_bytes()).hexdigest() == sha256):
             _write(source.read_bytes(), target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        _write(source.read_bytes(), target)
     os.utime(target)  # a parcel may have waited for weeks: whoever removes old files that no commit names must not take it for one
     sync(target.parent)  # also when it was there: an earlier attempt may have ended before this line
-
-
-def _is_there(source: Path, target: Path, sha256: str) -> bool:
-    with suppress(FileNotFoundError):
-        if target.samefile(source):
-            return True
-        with target.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                return True
-        target.unlink()  # of an attempt that ended early: no commit names it yet
-    return False
 
 
 def _write(content: bytes, target: Path) -> None:

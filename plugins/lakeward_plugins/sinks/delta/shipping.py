@@ -5,6 +5,7 @@ Their names are those of the parcel, so a retry writes the same files and leaves
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -19,13 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from attrs import frozen
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction
 
 from lakeward import Parcel, Rejected
+from lakeward.notes import Note
 from lakeward.partitions import NULL, TYPES, Partition, split
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import columns_of, fitted
+from lakeward_plugins.sinks.delta.notes import as_transactions, bring_up_to_date
 from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, NO_LINKS, Place
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # is no escape in a URL, and no name that readers pass over
@@ -42,7 +45,9 @@ class DataFile:
     """A file, and what the log says of it."""
 
     name: str
+    """With a part of its SHA-256 in it: nothing else is ever written under it, whoever has a copy of our state."""
     content: Path | bytes
+    sha256: str
     partition: dict[str, str | None]
     rows: int
 
@@ -67,14 +72,14 @@ def upload(parcel: Parcel, schema: pa.Schema, table: DeltaTable, place: Place) -
     """Put files where the table is; no reader sees them before a commit names them. Raises Rejected for rows that do not fit."""
     adds = []
     for file in _files(parcel, schema, table):
-        size = place.put(file.content, file.name, parcel.sha256)
+        size = place.put(file.content, file.name, file.sha256)
         footer = pq.read_metadata(file.content if isinstance(file.content, Path) else io.BytesIO(file.content))
         stats = json.dumps(statistics(footer, file.rows))
         adds.append(AddAction(file.name, size, file.partition, time.time_ns() // 1_000_000, True, stats))
     return adds
 
 
-def commit(adds: list[AddAction], table: DeltaTable, version: int, place: Place, note: Transaction, name: str) -> int:
+def commit(adds: list[AddAction], table: DeltaTable, version: int, place: Place, note: Note, name: str) -> int:
     """Commit files after `version`; gives the new version, or one after it. Raises CommitFailedError when the note is there by now."""
     if place.local:
         try:
@@ -82,8 +87,8 @@ def commit(adds: list[AddAction], table: DeltaTable, version: int, place: Place,
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-        table.update_incremental()
-    properties = CommitProperties(app_transactions=[note], max_commit_retries=tail.CROWD)
+        bring_up_to_date(table, note)
+    properties = CommitProperties(app_transactions=as_transactions(note), max_commit_retries=tail.CROWD)
     partitions = table.metadata().partition_columns
     table.create_write_transaction(
         [*adds], "append", table.schema(), partitions, commit_properties=properties, post_commithook_properties=NO_HOOKS
@@ -97,13 +102,9 @@ def _files(parcel: Parcel, schema: pa.Schema, table: DeltaTable) -> Iterator[Dat
     target = pa.schema([wanted.field(name) for name in schema.names])
     flat = not any(pa.types.is_nested(one.type) for one in schema)
     if not columns and flat and schema.types == target.types:
-        yield DataFile(f"{parcel.token.name}.parquet", parcel.path, {}, parcel.rows)
+        yield DataFile(_name(parcel, parcel.sha256), parcel.path, parcel.sha256, {}, parcel.rows)
         return
-    misfits: list[Exception] = []
-    try:
-        rows = pa.Table.from_batches(fitted(parcel.batches(), target, misfits), target).combine_chunks()
-    except pa.ArrowException:
-        raise misfits[0] from None
+    rows = pa.Table.from_batches(fitted(parcel.batches(), target, []), target).combine_chunks()
     batch = rows.to_batches()[0]
     _require_texts(batch, columns)
     codec = pq.read_metadata(parcel.path).row_group(0).column(0).compression
@@ -112,7 +113,12 @@ def _files(parcel: Parcel, schema: pa.Schema, table: DeltaTable) -> Iterator[Dat
         texts = [one.name for one in part.rows.schema if pa.types.is_string(one.type)]
         pq.write_table(pa.Table.from_batches([part.rows]), out, compression=codec.lower(), use_dictionary=texts or False)  # type: ignore[arg-type]  # a list of names is allowed as well
         values = {name: as_text(value) for name, value in zip(columns, part.values, strict=True)}
-        yield DataFile(f"{_folder(values)}{parcel.token.name}.parquet", out.getvalue(), values, part.rows.num_rows)
+        sha256 = hashlib.sha256(out.getvalue()).hexdigest()
+        yield DataFile(f"{_folder(values)}{_name(parcel, sha256)}", out.getvalue(), sha256, values, part.rows.num_rows)
+
+
+def _name(parcel: Parcel, sha256: str) -> str:
+    return f"{parcel.token.name}-{sha256[:16]}.parquet"
 
 
 def _folder(values: Mapping[str, str | None]) -> str:
@@ -125,7 +131,8 @@ def _require_texts(rows: pa.RecordBatch, columns: Sequence[str]) -> None:
     for name in columns:
         if pa.types.is_string(rows.schema.field(name).type):
             column = rows.column(name).dictionary_encode()
-            empty = np.array([*(value == "" for value in column.dictionary.to_pylist()), False])  # the last is for no value
+            values = column.dictionary.cast(pa.binary()).to_pylist()  # as bytes, which text that is not UTF-8 has as well
+            empty = np.array([*(value == b"" for value in values), False])  # the last is for no value
             bad = np.flatnonzero(empty[column.indices.fill_null(len(empty) - 1).to_numpy(zero_copy_only=False)])
             if len(bad):
                 raise Rejected(f"column {name!r}: an empty text cannot name a partition, as Delta takes it for no value", bad.tolist())

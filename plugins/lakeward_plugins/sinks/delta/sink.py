@@ -1,11 +1,11 @@
 """Rows into a Delta Lake table: each parcel is one commit, which also notes in the table that the parcel is in.
 
-The note is an application transaction (the Delta protocol's `txn` action): an application id for the sink and epoch, and the
-sequence number of the parcel. Before a parcel is appended, the table is asked whether it has that number already.
+Before a parcel is appended, the table is asked whether it has that note already.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Sequence
 from datetime import timedelta
@@ -15,21 +15,24 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 from attrs import define, field
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import require_writable
+from lakeward.notes import Note, note_of
 from lakeward.options import Address
 from lakeward.partitions import require_columns
 from lakeward.secrets import Secret
-from lakeward.upserts import newest
+from lakeward.upserts import newest, require_revision
+from lakeward_plugins.aws.account import Account
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import Policy, add_columns, fitted, fitting
 from lakeward_plugins.sinks.delta.merging import merge
+from lakeward_plugins.sinks.delta.notes import Known, as_transactions, bring_up_to_date, known_after, require_absent
 from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place, short
 from lakeward_plugins.sinks.delta.shipping import can_ship, commit, upload
-from lakeward_plugins.sinks.delta.store import Store
+from lakeward_plugins.sinks.delta.store import CONNECT, Store
 from lakeward_plugins.sinks.delta.upkeep import Upkeep
 
 if TYPE_CHECKING:  # it loads more of Arrow than a run needs
@@ -39,23 +42,6 @@ if TYPE_CHECKING:  # it loads more of Arrow than a run needs
 ATTEMPTS = 5  # commits lost to other writers in a row before the kernel's backoff takes over
 SECOND = timedelta(seconds=1)
 COMPRESSIONS: dict[str, Any] = {"snappy": "SNAPPY", "zstd": "ZSTD", "gzip": "GZIP", "none": "UNCOMPRESSED"}
-
-
-@define
-class Known:
-    """What the last commit left in memory, so that the next one need not look at the whole table again."""
-
-    table: DeltaTable
-    """As it was when it was last loaded or brought up to date."""
-    version: int
-    """Of the last commit; the table may be some versions older, but was the same in all but its rows."""
-    notes: dict[str, int] = field(factory=dict)
-    """Those of our own commits since then."""
-
-    def last(self, note: Transaction) -> int:
-        """The newest number under the note's id, -1 when there is none."""
-        inside = self.table.transaction_version(note.app_id)
-        return max(-1 if inside is None else inside, self.notes.get(note.app_id, -1))
 
 
 @define
@@ -71,8 +57,10 @@ class DeltaSink:
     path: Address = option(help="Folder of the table, or `s3://bucket/table`; made when it is not there.")
     partition_by: list[str] = option(factory=list, help="Columns whose values split a table that is made into folders.")
     new_columns: Policy = option("refuse", help="What to do about columns that the table does not have.")
-    upsert_by: list[str] = option(factory=list, help="Columns that name a row: a row with the same values replaces the one in the table.")
-    revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    upsert_by: list[str] = option(
+        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
+    )
+    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     create: bool = option(True, help="Make the table when it is not there; otherwise that is an error.")
     compact_every: int = option(100, help="Make small files into large ones after so many commits; 0 for never.", minimum=0)
     keep_removed: timedelta = option(timedelta(days=7), help="How long files stay that no version needs.", minimum=3600)
@@ -82,6 +70,7 @@ class DeltaSink:
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
     region: str = option("", help="Region of the bucket; left out, what the AWS environment says.")
     endpoint_url: str = option("", help="Address of a store that is not AWS, such as https://minio.local:9000.")
+    profile: str = option("", help="Profile in the AWS files to take credentials from; left out, what the AWS environment says.")
     access_key_id: Secret | None = option(None, help="With `secret_access_key`; left out, the AWS chain is asked.")
     secret_access_key: Secret | None = option(None, help="Of that access key.")
     session_token: Secret | None = option(None, help="Of temporary credentials.")
@@ -92,17 +81,16 @@ class DeltaSink:
     _known: Known | None = field(init=False, default=None, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        if self.revision and not self.upsert_by:
-            raise OptionError("revision", "goes with `upsert_by`, the columns that name a row")
-        if bool(self.access_key_id) != bool(self.secret_access_key) or (self.session_token and not self.access_key_id):
-            raise OptionError("access_key_id", "and `secret_access_key` go together, and `session_token` with them; give all or none")
+        require_revision(self.upsert_by, self.revision)
         uri, store = str(self.path).rstrip("/"), None
+        keys = (self.access_key_id, self.secret_access_key, self.session_token)
+        endpoint = self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
+        account = Account(self.region, endpoint, self.profile, keys, CONNECT, self.timeout)
         if "://" in uri:
             bucket, _, prefix = uri.partition("://")[2].partition("/")
-            keys = (self.access_key_id, self.secret_access_key, self.session_token)
-            store = Store(bucket, prefix, self.region, self.endpoint_url, keys, self.timeout.total_seconds())
+            store = Store(bucket, prefix, account)
         self._place = Place(uri if store else str(Path(self.path).absolute()), store)
-        self._upkeep = Upkeep(self.compact_every, self.keep_removed)
+        self._upkeep = Upkeep(self.compact_every, self.keep_removed, self.compression)
 
     @property
     def encoding(self) -> Encoding:
@@ -148,13 +136,11 @@ class DeltaSink:
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Append the rows and the note in one commit, unless the note is there."""
-        token = parcel.token
-        note = Transaction(f"lakeward/{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number)
-        problem, where = "", self._place.uri
+        note, problem, where = note_of(parcel), "", self._place.uri
         with self._place.sorted_errors():
             for _ in range(ATTEMPTS):
-                known, self._known = self._newest(), None  # whatever goes wrong after this, the table is loaded anew
-                if known and known.last(note) >= note.version:
+                known, self._known = self._newest(note), None  # whatever goes wrong after this, the table is loaded anew
+                if known and known.has(note, where):
                     version = self._require_whole()
                     return Receipt(where, {"version": version, "already_there": True})
                 try:
@@ -169,14 +155,19 @@ class DeltaSink:
         if self._place.store:
             self._place.store.forget()
 
-    def _newest(self) -> Known | None:
+    def _newest(self, note: Note) -> Known | None:
         known, folder = self._known, self._place.local
         options = self._place.options()
         if options != self._options:  # credentials that end, of a role say, were renewed
             known, self._options = None, options
+        if known and not (known.ours and known.ours[1].id == note.id and self._place.has_commit(*known.ours)):
+            known = None
         if known and folder and tail.is_current(folder / LOG, known.version):
             return known
-        table = self._place.newest(known.table) if known and not folder else self._place.load()
+        if known and not folder:
+            known.table.update_incremental()  # much cheaper where each request costs
+            return Known(known.table, known.table.version(), known.ours)
+        table = self._place.load()
         return Known(table, table.version()) if table else None
 
     def _require_whole(self) -> int:
@@ -196,7 +187,7 @@ class DeltaSink:
             raise Refused(f"{self._place.uri}: the table is there with partition_by {there}, not {self.partition_by}; correct the option")
         return fitting(schema, table, self._place.uri, self.new_columns)
 
-    def _commit(self, parcel: Parcel, known: Known | None, note: Transaction) -> int:
+    def _commit(self, parcel: Parcel, known: Known | None, note: Note) -> int:
         """The version after the commit, which is checked against the very table that was asked for the note."""
         table, before = (known.table, known.version) if known else (None, -1)
         schema = pq.read_schema(parcel.path).remove_metadata()
@@ -207,6 +198,7 @@ class DeltaSink:
         if table and added:
             table.update_incremental()
             add_columns(table, [stored.field(name) for name in added])
+            require_absent(table, note)
             before = table.version()
         self._place.prepare()
         if table is None and self._place.store:  # so that a data file is never uploaded by delta-rs, which panics when that fails
@@ -220,19 +212,18 @@ class DeltaSink:
             table = self._write(parcel, table, stored, note)
             version = table.version()
             self._place.sync_commits(range(before + 1, version + 1))
-        table = self._upkeep.after(table, before, version, self._place)
-        notes = (known.notes if known else {}) | {note.app_id: note.version}
-        self._known = Known(table, max(version, table.version()), notes) if table else None
+        tidied = self._upkeep.after(table, before, version, self._place)
+        self._known = known_after(tidied, version, note) if tidied else None
         return version
 
-    def _write(self, parcel: Parcel, table: DeltaTable | None, stored: pa.Schema, note: Transaction) -> DeltaTable:
+    def _write(self, parcel: Parcel, table: DeltaTable | None, stored: pa.Schema, note: Note) -> DeltaTable:
         """Rows that must be cast, checked, split or merged are encoded by delta-rs; the table with them."""
         misfits: list[Exception] = []
         # a new table's commit has nothing to be checked against: if it were tried again as version 1, the rows would be there twice
         retries = tail.CROWD if table and not self.upsert_by else 0
-        properties = CommitProperties(app_transactions=[note], max_commit_retries=retries)
+        properties = CommitProperties(app_transactions=as_transactions(note), max_commit_retries=retries)
         if table:
-            table.update_incremental()
+            bring_up_to_date(table, note)
         rows, writer = fitted(parcel.batches(), stored, misfits), WriterProperties(compression=COMPRESSIONS[self.compression])
         try:
             if self.upsert_by:  # of rows that fit: their places are still those in the parcel

@@ -15,15 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from deltalake import Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
 from lakeward.durable import sync
+from lakeward.notes import Note
+from lakeward_plugins.sinks.delta.notes import as_transactions, transactions
 
 CROWD = 1_000  # versions of others to read one by one, before it is better to load the table anew
-
-
 TEMPORARY = "_commit_*.json.tmp"  # names that nobody reads
 DAY = 86_400
 
@@ -41,14 +40,15 @@ def _checkpoint(log: Path) -> int:
         return 0
 
 
-def append(log: Path, version: int, note: Transaction, adds: Sequence[AddAction], name: str) -> int:
+def append(log: Path, version: int, note: Note, adds: Sequence[AddAction], name: str) -> int:
     """Commit files and their note as the first version after `version` that is free; gives that version.
 
     Raises CommitFailedError when somebody changed the table or made this very commit in between, OSError where there are no hard links.
     """
     done = {"operation": "WRITE", "operationParameters": {"mode": "Append"}, "isBlindAppend": True}
     actions: list[dict[str, object]] = [{"commitInfo": {"timestamp": time.time_ns() // 1_000_000, **done}}]
-    actions += [{"txn": {"appId": note.app_id, "version": note.version}}, *map(_as_action, adds)]
+    actions += [{"txn": {"appId": each.app_id, "version": each.version}} for each in as_transactions(note)]
+    actions += map(_as_action, adds)
     temporary = log / TEMPORARY.replace("*", f"{name}-{os.getpid()}-{threading.get_ident()}")
     with temporary.open("w") as file:
         file.write("\n".join(json.dumps(action) for action in actions) + "\n")
@@ -59,7 +59,7 @@ def append(log: Path, version: int, note: Transaction, adds: Sequence[AddAction]
             try:
                 os.link(temporary, _file(log, candidate))
             except FileExistsError:
-                _require_no_conflict(_file(log, candidate), note)
+                _require_no_conflict(_file(log, candidate).read_bytes(), note)
             else:
                 sync(log)
                 if _checkpoint(log) >= candidate:  # the log may have been cut off while we were at it: then nobody reads this version
@@ -89,14 +89,12 @@ def tidy(log: Path) -> None:
                 temporary.unlink()
 
 
-def _require_no_conflict(commit: Path, note: Transaction) -> None:
+def _require_no_conflict(commit: bytes, note: Note) -> None:
     """Rows of others are none, whatever they add or remove: ours are added without having read any."""
-    for line in commit.read_bytes().splitlines():
-        action = json.loads(line)
-        if "metaData" in action or "protocol" in action:
-            raise CommitFailedError("another writer changed the table")
-        if action.get("txn", {}).get("appId") == note.app_id:
-            raise CommitFailedError("another writer delivers for this sink")
+    if any("metaData" in action or "protocol" in action for action in map(json.loads, commit.splitlines())):
+        raise CommitFailedError("another writer changed the table")
+    if any(txn["appId"] == note.id for txn in transactions(commit)):
+        raise CommitFailedError("another writer delivers for this sink")
 
 
 def _file(log: Path, version: int) -> Path:

@@ -32,6 +32,8 @@ class Upkeep:
 
     every: int
     keep_removed: timedelta
+    compression: str
+    """Of files that are made here."""
     _vacuumed: float = field(factory=time.monotonic)
 
     def after(self, table: DeltaTable, before: int, version: int, place: Place) -> DeltaTable | None:
@@ -59,7 +61,7 @@ class Upkeep:
         table.cleanup_metadata()
         if place.local:
             tail.tidy(place.local / LOG)
-        compact(table, place, SMALL if number % 10 else LARGE)
+        compact(table, place, SMALL if number % 10 else LARGE, self.compression)
         table.update_incremental()  # files that the table is not known to have would be removed
         # once a day; runs that end sooner, such as those of a timer, would never do it but for the number
         if not number % 10 or time.monotonic() - self._vacuumed > min(DAY, self.keep_removed).total_seconds():

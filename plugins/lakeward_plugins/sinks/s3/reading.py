@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.fs
 
-from lakeward_plugins.sinks.s3.naming import Account
+from lakeward_plugins.aws.account import Account, credentials
 
 
 def objects(client: Any, bucket: str, prefix: str) -> list[str]:
@@ -24,14 +24,13 @@ def _is_hidden(name: str) -> bool:
 
 def filesystem(account: Account, client: Any) -> pyarrow.fs.S3FileSystem:
     """The store as Arrow sees it, with the credentials and the address of a client of the AWS library."""
-    found = account.session().get_credentials()
-    keys = found.get_frozen_credentials() if found else None
+    key, secret, token = credentials(account.session())
     scheme, _, address = client.meta.endpoint_url.partition("://")
     return pyarrow.fs.S3FileSystem(
-        access_key=keys.access_key if keys else None,
-        secret_key=keys.secret_key if keys else None,
-        session_token=keys.token if keys else None,
-        anonymous=keys is None,
+        access_key=key or None,
+        secret_key=secret or None,
+        session_token=token or None,
+        anonymous=not key,
         region=client.meta.region_name,
         scheme=scheme,
         endpoint_override=None if address.endswith(".amazonaws.com") else address,

@@ -40,7 +40,7 @@ def statements(databricks: Any, word: str) -> list[str]:
 def test_a_time_that_cannot_be_a_parameter_is_rejected_with_its_row(tmp_path):
     rows = pa.record_batch({"sensor": ["a", "b"], "at": pa.array([0, 300_000_000_000_000_000], pa.timestamp("us", "UTC"))})
     with pytest.raises(Rejected, match="column 'at': the value cannot be a parameter") as caught:
-        as_parameters(parcel_of(tmp_path, rows), stored(rows.schema, False, ""), 0)
+        as_parameters(parcel_of(tmp_path, rows), stored(rows.schema, False, ""))
     assert caught.value.rows == (1,)
 
 
@@ -55,7 +55,7 @@ def test_copy_ships_the_spooled_file_under_a_name_from_the_token_and_takes_it_aw
     assert receipt.details == {"file": file, "already_there": False}
     assert statements(databricks, "PUT")[0].startswith(f"PUT '__input_stream__' INTO '/Volumes/{schema.replace('.', '/')}/staged/{file}'")
     assert statements(databricks, "COPY INTO")[0].endswith(f"FILEFORMAT = PARQUET FILES = ('{file}')")
-    assert values(databricks.table(f"{schema}.readings")) == values(READINGS, ["sensor", "temperature"])
+    assert values(databricks.table(f"{schema}.readings"), ["sensor", "temperature"]) == values(READINGS, ["sensor", "temperature"])
     assert databricks.staged(schema) == []
 
 
@@ -63,13 +63,6 @@ def test_the_second_attempt_finds_that_the_first_was_loaded(databricks, schema, 
     for already_there in (False, True):
         assert sink_of().deliver(parcel_of(tmp_path)).details["already_there"] is already_there
     assert databricks.table(f"{schema}.readings").num_rows == 3
-
-
-def test_other_rows_under_the_same_token_are_no_second_attempt(databricks, schema, sink_of, tmp_path):
-    """Two machines, one of them with a copy of the other's state directory."""
-    sink_of().deliver(parcel_of(tmp_path))
-    assert sink_of().deliver(make_parcel(tmp_path / "other", READINGS.slice(1))).details["already_there"] is False
-    assert databricks.table(f"{schema}.readings").num_rows == 5
 
 
 def test_what_a_killed_run_left_in_the_volume_is_taken_away(databricks, schema, sink_of, tmp_path):
@@ -172,16 +165,24 @@ def test_more_columns_than_parameters_need_another_mode(sink_of, tmp_path):
         sink_of(mode="insert").deliver(parcel_of(tmp_path, wide))
 
 
-def test_insert_wants_a_column_of_its_own(databricks, schema, sink_of, tmp_path):
+@pytest.mark.parametrize("mode", ["copy", "insert"])
+def test_a_column_for_the_token_is_wanted_or_made(databricks, schema, sink_of, tmp_path, mode):
     databricks.run(f"CREATE TABLE {schema}.readings (sensor STRING, temperature DOUBLE)")
-    sink = sink_of(mode="insert")
-    with pytest.raises(Refused, match=r"run ALTER TABLE .* ADD COLUMNS .lakeward_token STRING.") as caught:
+    sink = sink_of(mode=mode)
+    with pytest.raises(
+        Refused, match=rf"mode {mode} needs a column of its own.*run ALTER TABLE .* ADD COLUMNS .`lakeward_token` STRING.,"
+    ) as caught:
         sink.deliver(parcel_of(tmp_path))
-    databricks.run(str(caught.value).partition("run ")[2])
+    databricks.run(str(caught.value).partition("run ")[2].partition(", or set")[0])
     assert sink.deliver(parcel_of(tmp_path)).details["already_there"] is False
     named = pa.record_batch({"lakeward_token": ["mine"]})
-    with pytest.raises(Refused, match="'lakeward_token': mode insert keeps its own under this name; rename it"):
+    with pytest.raises(Refused, match=f"'lakeward_token': mode {mode} keeps its own under this name; rename it"):
         sink.deliver(parcel_of(tmp_path, named, sequence=2))
+    databricks.run(f"CREATE TABLE {schema}.other (sensor STRING, temperature DOUBLE)")
+    evolving = sink_of(mode=mode, table=f"{schema}.other", schema_change="evolve")
+    assert evolving.probe(READINGS.schema).endswith("other (2 columns)")
+    evolving.deliver(parcel_of(tmp_path))
+    assert databricks.table(f"{schema}.other").column_names == ["sensor", "temperature", "lakeward_token"]
 
 
 # -- merge -------------------------------------------------------------------------------------------------------------
@@ -223,6 +224,27 @@ def test_a_row_whose_revision_nobody_wrote_is_older_than_any(databricks, schema,
     assert databricks.table(f"{schema}.readings")["said"].to_pylist() == ["y"]
 
 
+def test_of_equal_revisions_the_first_stays_within_a_parcel_and_between_parcels(databricks, schema, merging, tmp_path):
+    """So a parcel that is sent again, or comes late, changes nothing."""
+    first = alerts(*[("a", 1, f"{n}") for n in range(20)], ("b", 1, "0"))
+    for _ in range(2):
+        details = merging.deliver(parcel_of(tmp_path, first)).details
+        merging.deliver(parcel_of(tmp_path, alerts(("a", 1, "later")), sequence=2))
+    assert details == {"inserted": 0, "updated": 0, "superseded": 21}
+    stored = sorted(tuple(row.values()) for row in databricks.table(f"{schema}.readings").to_pylist())
+    assert stored == [("a", 1, "0"), ("b", 1, "0")]
+
+
+def test_keys_may_be_times_and_dictionaries_but_not_lists(sink_of, tmp_path):
+    columns = {"at": pa.array([0, 1, 1], pa.timestamp("us", "UTC")), "city": pa.array(["a", "b", "b"]).dictionary_encode()}
+    rows = pa.record_batch({**columns, "revision": [1, 2, 2]})
+    sink = sink_of(mode="merge", upsert_by=["at", "city"], revision="revision")
+    assert sink.deliver(parcel_of(tmp_path, rows)).details == {"inserted": 2, "updated": 0, "superseded": 1}
+    odd = pa.record_batch({"at": [[1]], "city": ["a"], "revision": [1]})
+    with pytest.raises(Refused, match=r"column 'at' is list<.*: int64>; rows are told apart by text, numbers, times or booleans"):
+        sink_of(mode="merge", upsert_by=["at"], revision="revision", table="lake.default.odd").deliver(parcel_of(tmp_path, odd))
+
+
 def test_rows_without_key_or_revision_are_rejected_by_their_number(merging, tmp_path):
     rows = alerts(("a", 1, "x"), (None, 1, "y"), ("b", None, "z"))
     for name, place in (("alert_id", 1), ("revision", 2)):
@@ -245,7 +267,9 @@ def test_a_table_that_is_not_there_is_refused_or_made(databricks, schema, sink_o
 
 def test_tables_of_the_clients_scheme_take_rows_of_sqlite(databricks, schema, sink_of, tmp_path):
     """Whole numbers are BIGINT in SQLite and may be INT in the table, names are not told apart by their case."""
-    databricks.run(f"CREATE TABLE {schema}.readings_0_raw (id BIGINT, Sensor_ID STRING, status_code INT, temperature DOUBLE) USING DELTA")
+    databricks.run(
+        f"CREATE TABLE {schema}.readings_0_raw (id BIGINT, Sensor_ID STRING, status_code INT, temperature DOUBLE, lakeward_token STRING)"
+    )
     sink = sink_of(table=f"{schema}.readings_0_raw", create=False)
     rows = pa.record_batch(
         {"temperature": pa.array([0.5, 1], pa.float32()), "sensor_id": ["a", "b"], "id": [1, 2], "status_code": [0, 2**31 - 1]}
@@ -273,10 +297,21 @@ MISFITS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("columns", "told"), MISFITS)
 def test_columns_that_do_not_fit_are_refused(databricks, schema, sink_of, tmp_path, columns, told):
-    databricks.run(f"CREATE TABLE {schema}.readings (sensor STRING, temperature DOUBLE)")
+    databricks.run(f"CREATE TABLE {schema}.readings (sensor STRING, temperature DOUBLE, lakeward_token STRING)")
     with pytest.raises(Refused, match=told):
         sink_of().deliver(parcel_of(tmp_path, pa.record_batch(columns)))
     assert databricks.table(f"{schema}.readings").num_rows == 0
+
+
+def test_rows_with_a_new_column_wait_until_the_table_has_it(databricks, schema, sink_of, tmp_path):
+    sink = sink_of()
+    sink.deliver(parcel_of(tmp_path))
+    wider = parcel_of(tmp_path, READINGS.append_column("it's_`new`", pa.array([1, 2, None])), sequence=2)
+    with pytest.raises(Refused, match='the table has no column "it\'s_`new`"') as caught:
+        sink.deliver(wider)
+    databricks.run(str(caught.value).partition("run ")[2].partition(", or set")[0])
+    sink.deliver(wider)
+    assert databricks.table(f"{schema}.readings")["it's_`new`"].to_pylist().count(None) == 3 + 1
 
 
 @pytest.mark.parametrize("mode", ["copy", "insert"])
@@ -291,13 +326,13 @@ def test_columns_that_appear_are_added_and_those_that_vanish_are_null(databricks
 
 
 def test_a_column_without_a_type_fits_into_any(databricks, schema, sink_of, tmp_path):
-    databricks.run(f"CREATE TABLE {schema}.readings (a ARRAY<BIGINT>, b DOUBLE)")
+    databricks.run(f"CREATE TABLE {schema}.readings (a ARRAY<BIGINT>, b DOUBLE, lakeward_token STRING)")
     sink_of().deliver(parcel_of(tmp_path, pa.record_batch({"a": pa.nulls(2), "b": pa.nulls(2)})))
-    assert databricks.table(f"{schema}.readings").to_pylist() == [{"a": None, "b": None}] * 2
+    assert databricks.table(f"{schema}.readings").select(["a", "b"]).to_pylist() == [{"a": None, "b": None}] * 2
 
 
 def test_rows_that_break_a_rule_of_the_table_are_rejected_for_the_kernel_to_find(databricks, schema, sink_of, tmp_path):
-    databricks.run(f"CREATE TABLE {schema}.readings (sensor STRING NOT NULL, temperature DOUBLE)")
+    databricks.run(f"CREATE TABLE {schema}.readings (sensor STRING NOT NULL, temperature DOUBLE, lakeward_token STRING)")
     with pytest.raises(Rejected, match="DELTA_NOT_NULL_CONSTRAINT_VIOLATED"):
         sink_of().deliver(parcel_of(tmp_path))
     assert sink_of().deliver(parcel_of(tmp_path, READINGS.slice(0, 2), sequence=2)).details["already_there"] is False
@@ -310,7 +345,9 @@ def test_what_parquet_of_databricks_does_not_know_is_written_in_its_types(databr
     assert caught.value.rows == (0,)
     odd["took"] = pa.array([1000], pa.duration("ns"))
     sink_of().deliver(parcel_of(tmp_path, pa.record_batch(odd)))
-    assert databricks.table(f"{schema}.readings").to_pylist() == [{"at": datetime(1970, 1, 1), "took": 1, "half": 0.5}]
+    assert databricks.table(f"{schema}.readings").drop_columns("lakeward_token").to_pylist() == [
+        {"at": datetime(1970, 1, 1), "took": 1, "half": 0.5}
+    ]
 
 
 # -- the connection ----------------------------------------------------------------------------------------------------
@@ -351,7 +388,7 @@ def test_a_query_reads_and_does_nothing_else(databricks, schema, sink_of, tmp_pa
     sink.deliver(parcel_of(tmp_path))
     assert sink.query(f"WITH r AS (SELECT * FROM {schema}.readings) SELECT count(*) AS n, 'insert' AS word FROM r")["n"].to_pylist() == [3]
     assert sink.query(f"-- all\nSELECT * FROM {schema}.readings;").num_rows == 3
-    assert sink.query(f"DESCRIBE TABLE {schema}.readings").num_rows == 2
+    assert sink.query(f"DESCRIBE TABLE {schema}.readings").num_rows == 3
     assert sink.query(f"SHOW TABLES IN {schema}")["tableName"].to_pylist() == ["readings"]
     into = f"INSERT INTO {schema}.readings SELECT"
     writing = [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import ssl
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -115,7 +117,7 @@ def bare_insert(table: Any, columns: Any, rows: str, token: str) -> str:
 
 
 PLANTED: dict[str, tuple[str, Any, str, Any]] = {
-    "a name of its own for each attempt": ("copy", sink_module, "_name", lambda parcel: f"x-{uuid.uuid4().hex}"),
+    "a name of its own for each attempt": ("copy", sink_module, "name_of", lambda parcel: f"x-{uuid.uuid4().hex}"),
     "insert without looking": ("insert", statements, "insert_once", bare_insert),
 }
 
@@ -176,18 +178,33 @@ class Breakage:
 
 
 STOPPED = "answered 400 BAD_REQUEST: The warehouse is stopped and may not be started; start the warehouse"
-MADE = "CREATE TABLE S.readings (sensor STRING, temperature DOUBLE)"
-DENIED = "INSUFFICIENT_PERMISSIONS.* {} .*; give the owner of the token SELECT and MODIFY on the table, READ VOLUME and WRITE VOLUME on the"
+MADE = "CREATE TABLE S.readings (sensor STRING, temperature DOUBLE, lakeward_token STRING)"
+
+
+def revoked(privilege: str, kind: str, name: str, mode: str = "copy") -> Breakage:
+    """Told with the statement that gives it back."""
+    shown = name.replace("S", r"lake\.s\w+", 1)
+    told = f"INSUFFICIENT_PERMISSIONS.*; let the owner of the {kind} run GRANT {privilege} ON {kind.upper()} {shown} TO the"
+    return Breakage(told, order={"revoked": [[privilege, name]]}, mode=mode)
+
+
 BROKEN = {
     "wrong token": Breakage("answered 403 Invalid access token; check `token`: it is wrong, expired", order={"tokens": []}),
     "stopped": Breakage(STOPPED, order={"state": "stopped"}),
     "starting": Breakage("answered 503 TEMPORARILY_UNAVAILABLE.*; it may be starting", Retry, {"state": "starting"}),
     "busy": Breakage("answered 429 Too many requests", Retry, {"state": "busy"}),
     "no table": Breakage("is not there; make it|TABLE_OR_VIEW_NOT_FOUND.*; make it", statement="DROP TABLE S.readings", mended_by=MADE),
-    "no modify": Breakage(DENIED.format("MODIFY"), order={"revoked": [["MODIFY", "S.readings"]]}),
-    "no select": Breakage(DENIED.format("SELECT"), order={"revoked": [["SELECT", "S.readings"]]}, mode="insert"),
-    "no write volume": Breakage(DENIED.format("WRITE VOLUME"), order={"revoked": [["WRITE VOLUME", "S.staged"]]}),
-    "no read volume": Breakage(DENIED.format("READ VOLUME"), order={"revoked": [["READ VOLUME", "S.staged"]]}),
+    "no modify": revoked("MODIFY", "table", "S.readings"),
+    "no select": revoked("SELECT", "table", "S.readings", "insert"),
+    "no write volume": revoked("WRITE VOLUME", "volume", "S.staged"),
+    "no read volume": revoked("READ VOLUME", "volume", "S.staged"),
+    "no use of schema": revoked("USE SCHEMA", "schema", "S"),
+    "no use of catalog": revoked("USE CATALOG", "catalog", "lake"),
+    "no way into the store": Breakage(
+        "store of the volume answered 403 <Error><Code>AccessDenied.*; give the owner of the token READ VOLUME and WRITE VOLUME on the "
+        "volume, and see that the storage credential of the volume may write, and that the store", order={"store": "AccessDenied"},
+    ),
+    "a stale address": Breakage("answered 403 .*ExpiredToken", Retry, {"store": "ExpiredToken"}),
 }  # fmt: skip
 
 
@@ -195,21 +212,21 @@ BROKEN = {
 @pytest.mark.parametrize("connected", [True, False])
 def test_what_a_human_mends_is_told_in_one_line_and_found_without_a_restart(databricks, schema, sink_of, tmp_path, what, connected):
     broken = BROKEN[what]
-    databricks.run(
-        f"CREATE TABLE {schema}.readings (sensor STRING, temperature DOUBLE{', lakeward_token STRING' * (broken.mode == 'insert')})"
-    )
+    databricks.run(MADE.replace("S.", f"{schema}."))
     sink = sink_of(create=False, mode=broken.mode)
     if connected:
         sink.deliver(parcel_of(tmp_path))
     for statement in filter(None, [broken.statement]):
         databricks.run(statement.replace("S.", f"{schema}."))
-    revoked = [[privilege, name.replace("S.", f"{schema}.")] for privilege, name in broken.order.get("revoked", [])]
-    databricks.order(**broken.order | {"revoked": revoked})
+    taken = [[privilege, re.sub(r"^S\b", schema, name)] for privilege, name in broken.order.get("revoked", [])]
+    databricks.order(**broken.order | {"revoked": taken})
+    began = time.monotonic()
     for _ in range(2):
         with pytest.raises(broken.kind, match=broken.told) as caught:
             sink.deliver(parcel_of(tmp_path, sequence=2))
         assert str(caught.value).isprintable()
         assert databricks.token not in str(caught.value)
+    assert time.monotonic() - began < 30  # the client library would wait a minute before it tries again
     databricks.mend()
     for statement in filter(None, [broken.mended_by]):
         databricks.run(statement.replace("S.", f"{schema}."))
@@ -232,7 +249,7 @@ def test_probe_finds_the_same_before_the_first_row(databricks, schema, sink_of):
     )
     with pytest.raises(OptionError, match=r"table: .*readings is not there; make it"):
         sink_of(create=False).probe(READINGS.schema)
-    databricks.run(f"CREATE TABLE {schema}.readings (sensor STRING, temperature STRING)")
+    databricks.run(f"CREATE TABLE {schema}.readings (sensor STRING, temperature STRING, lakeward_token STRING)")
     with pytest.raises(Refused, match="column 'temperature' is DOUBLE in rows and STRING in the table"):
         sink_of().probe(READINGS.schema)
     with pytest.raises(Refused, match="VOLUME_NOT_FOUND"):
@@ -262,7 +279,21 @@ SAID = [
     (ImportError("use_kernel requires the databricks-sql-kernel package"), Refused, "requires the databricks-sql-kernel package"),
     (exc.DatabaseError("Session 01ef does not exist"), Retry, "does not exist"),
     (exc.OperationalError("Staging operation over HTTP was unsuccessful: 413-too large"), Rejected, "413 too large"),
-    (exc.OperationalError("Staging operation over HTTP was unsuccessful: 403-expired"), Retry, "store of the volume answered 403 expired"),
+    (
+        exc.OperationalError("Staging operation over HTTP was unsuccessful: 403-Request has expired"),
+        Retry,
+        "answered 403 Request has expired",
+    ),
+    (
+        exc.OperationalError("Staging operation over HTTP was unsuccessful: 403-AccessDenied"),
+        Refused,
+        "give the owner of the token READ VOLUME",
+    ),
+    (
+        exc.ServerOperationError("PERMISSION_DENIED: User does not have USE SCHEMA on Schema 'main.iot'."),
+        Refused,
+        "GRANT USE SCHEMA ON SCHEMA main.iot",
+    ),
     (exc.RequestError("x", {"http-code": 404, "method": "ExecuteStatement"}), Retry, "answered 404"),
     (exc.RequestError("x", {"http-code": 401, "method": "OpenSession"}), Refused, "check `token`"),
     (exc.RequestError("x", {"http-code": 200, "method": "OpenSession"}), Retry, "cut short, or is none"),

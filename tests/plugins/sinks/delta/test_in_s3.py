@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import base64
 import logging
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import time
+from datetime import time, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from faultproxy import FaultProxy
 from lakeward import OptionError, Parcel, Refused, Retry
 from lakeward.secrets import Secret, redact
 from lakeward.testing import SinkContract, make_parcel
+from lakeward_plugins.aws import upload
 from lakeward_plugins.sinks.delta import DeltaSink
-from lakeward_plugins.sinks.delta.store import Store
 
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
 
@@ -54,7 +56,10 @@ def test_the_spooled_file_itself_is_the_data_file(s3, bucket, sink_of, table_in,
         sink.deliver(parcel_of(tmp_path, sequence))
     parcel = parcel_of(tmp_path, 2)
     objects = s3.objects(bucket, "lake/t/")
-    assert objects[f"lake/t/{parcel.token.name}.parquet"] == parcel.path.read_bytes()
+    key = f"lake/t/{parcel.token.name}-{parcel.sha256[:16]}.parquet"
+    assert objects[key] == parcel.path.read_bytes()
+    head = s3.client().head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    assert base64.b64decode(head["ChecksumSHA256"]).hex() == parcel.sha256  # sent along, so that the store looks at what arrives
     assert len([key for key in objects if key.endswith(".parquet")]) == 2
     table = table_in()
     assert table.transaction_version("lakeward/0123abcd/p/s/0") == 2 << 31
@@ -72,24 +77,53 @@ def test_partitions_with_odd_names_are_found_again_also_after_compaction(sink_of
     assert any("compacted-" in uri for uri in table.file_uris())
 
 
-# -- many writers ------------------------------------------------------------------------------------------------------
+def test_columns_are_added_and_windows_replaced_as_in_a_folder(sink_of, table_in, tmp_path):
+    sink = sink_of(new_columns="add", upsert_by=["window_id"], revision="revision")
+    for sequence, (window, revision, more) in enumerate(
+        [("a", 1, {}), ("b", 1, {"mean": [0.5]}), ("a", 2, {}), ("b", 1, {"mean": [9.9]})], 1
+    ):
+        sink.deliver(parcel_of(tmp_path, sequence, pa.record_batch({"window_id": [window], "revision": [revision], **more})))
+    rows = sorted(tuple(row.values()) for row in table_in().to_pyarrow_table().to_pylist())
+    assert rows == [("a", 2, None), ("b", 1, 0.5)]
 
 
 @pytest.mark.slow
 @pytest.mark.one_python
-def test_writers_at_once_to_one_table_lose_nothing(sink_of, table_in, tmp_path):
-    """Ten begin together, before the table is there, and compact it all the time."""
-    begin = threading.Barrier(10)
+def test_files_that_no_version_needs_and_the_old_log_go(s3, bucket, sink_of, tmp_path):
+    sink = sink_of(compact_every=2, history=timedelta(0))
+    sink._upkeep.keep_removed = timedelta(0)  # less than the option allows, as nobody else writes
+    s3.client().put_object(Bucket=bucket, Key="lake/t/s-0123abcd-0000-0000000001-left.parquet", Body=b"of an attempt that was killed")
+    for sequence in range(1, 22):
+        sink.deliver(parcel_of(tmp_path, sequence))
+    keys = [key.removeprefix("lake/t/") for key in s3.objects(bucket)]
+    data = [key for key in keys if key.endswith(".parquet") and not key.startswith("_delta_log")]
+    assert not any(key.endswith("left.parquet") for key in data)
+    assert len(data) < 10
+    assert len([key for key in keys if key.endswith(".json")]) < 25
+
+
+# -- many writers ------------------------------------------------------------------------------------------------------
+
+WRITERS = int(os.environ.get("WRITERS", "10"))
+"""`WRITERS=50 pytest ...` takes some minutes."""
+
+
+@pytest.mark.slow
+@pytest.mark.one_python
+def test_writers_at_once_to_one_table_never_conflict(sink_of, table_in, tmp_path):
+    """They begin together, before the table is there, and compact it all the time; no `deliver` raises."""
+    begin = threading.Barrier(WRITERS)
 
     def write(number: int) -> list[bool]:
         sink = sink_of(compact_every=10)
         begin.wait()
-        return [retried(sink, parcel_of(tmp_path / str(number), sequence, sink=f"w{number}")) for sequence in (1, 2, 3)]
+        parcels = [parcel_of(tmp_path / str(number), sequence, sink=f"w{number}") for sequence in (1, 2, 3)]
+        return [bool(sink.deliver(parcel).details["already_there"]) for parcel in parcels]
 
-    with ThreadPoolExecutor(10) as pool:
-        told = [there for each in pool.map(write, range(10)) for there in each]
-    assert told == [False] * 30
-    assert table_in().to_pyarrow_dataset().count_rows() == 30 * 3
+    with ThreadPoolExecutor(WRITERS) as pool:
+        told = [there for each in pool.map(write, range(WRITERS)) for there in each]
+    assert told == [False] * 3 * WRITERS
+    assert table_in().to_pyarrow_dataset().count_rows() == 3 * WRITERS * 3
 
 
 def retried(sink: DeltaSink, parcel: Parcel, attempts: int = 40) -> bool:
@@ -129,12 +163,23 @@ def test_nobody_listening_is_tried_again(sink_of, tmp_path):
         sink_of(endpoint_url="http://127.0.0.1:9").deliver(parcel_of(tmp_path))
 
 
+def test_an_upload_that_is_too_slow_is_given_up_and_tried_again(sink_of, table_in, tmp_path, monkeypatch):
+    sink = sink_of(timeout=timedelta(seconds=0.1))
+    sink.deliver(parcel_of(tmp_path))
+    with monkeypatch.context() as slow:
+        slow.setattr(upload, "SLOWEST", 1e12)
+        slow.setattr(upload.time, "monotonic", iter(range(1000)).__next__)
+        with pytest.raises(Retry, match="the upload is slower than"):
+            sink.deliver(parcel_of(tmp_path, 2))
+    assert table_in().to_pyarrow_dataset().count_rows() == 3
+    assert sink_of().deliver(parcel_of(tmp_path, 2)).details["already_there"] is False
+
+
 def test_credentials_of_a_profile_are_found_and_mended_without_a_restart(s3, sink_of, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_PROFILE", "node")
     entry = "[node]\naws_access_key_id = {}\naws_secret_access_key = {}\n"
     (tmp_path / "credentials").write_text(entry.format(s3.access_key_id, "wrong-and-long-enough"))
-    sink = sink_of(access_key_id=None, secret_access_key=None)
+    sink = sink_of(access_key_id=None, secret_access_key=None, profile="node")
     with pytest.raises(Refused, match="SignatureDoesNotMatch"):
         sink.deliver(parcel_of(tmp_path))
     (tmp_path / "credentials").write_text(entry.format(s3.access_key_id, s3.secret_access_key))
@@ -169,12 +214,13 @@ def test_a_store_that_ignores_the_condition_is_refused(alone, monkeypatch, by):
         url = f"http://127.0.0.1:{server.server_port}"
         if by == "AWS_ENDPOINT_URL":
             monkeypatch.setenv(by, url)
-        store = Store("lake", "t", "", url if by == "option" else "", (Secret("k" * 8, "k"), Secret("s" * 8, "s"), None), 10)
+        keys = {"access_key_id": Secret("k" * 8, "k"), "secret_access_key": Secret("s" * 8, "s")}
+        sink = DeltaSink("s3://lake/t", endpoint_url=url if by == "option" else "", **keys)
         try:
             with pytest.raises(Refused, match="s3://lake/t: the store has no conditional writes, without which two"):
-                store.require_conditional()
+                sink._place.prepare()
         finally:
-            store.forget()
+            sink.close()
             server.shutdown()
             thread.join()
 

@@ -47,7 +47,7 @@ def test_the_spooled_file_is_linked_into_the_table(tmp_path):
     parcel = make_parcel(tmp_path / "spool", one(a=[1], b=["x"]), sequence=2)
     deliver(tmp_path, one(a=[0], b=["w"]))
     deliver(tmp_path, one(a=[1], b=["x"]), 2)
-    assert (tmp_path / "table" / f"{parcel.token.name}.parquet").samefile(parcel.path)
+    assert (tmp_path / "table" / f"{parcel.token.name}-{parcel.sha256[:16]}.parquet").samefile(parcel.path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
@@ -56,7 +56,7 @@ def test_the_name_of_a_data_file_that_an_attempt_left_is_durable_before_the_comm
     deliver(tmp_path, one(a=[0]))
     parcel, seen, real = make_parcel(tmp_path / "spool", one(a=[1]), sequence=2), [], os.fsync
     os.utime(parcel.path, (1, 1))
-    file = tmp_path / "table" / f"{parcel.token.name}.parquet"
+    file = tmp_path / "table" / f"{parcel.token.name}-{parcel.sha256[:16]}.parquet"
     os.link(parcel.path, file)
 
     def fsync(handle: int) -> None:
@@ -73,7 +73,9 @@ def test_the_name_of_a_data_file_that_an_attempt_left_is_durable_before_the_comm
 def test_a_data_file_that_an_attempt_left_is_made_whole(tmp_path, there):
     parcel = make_parcel(tmp_path / "spool", one(a=[1]), sequence=2)
     deliver(tmp_path, one(a=[0]))
-    (tmp_path / "table" / f"{parcel.token.name}.parquet").write_bytes(parcel.path.read_bytes() if there is None else there)
+    (tmp_path / "table" / f"{parcel.token.name}-{parcel.sha256[:16]}.parquet").write_bytes(
+        parcel.path.read_bytes() if there is None else there
+    )
     deliver(tmp_path, one(a=[1]), 2)
     assert read(tmp_path) == [{"a": 0}, {"a": 1}]
 
@@ -174,6 +176,14 @@ def test_an_empty_text_in_a_partition_column_is_rejected_as_delta_would_lose_it(
     assert caught.value.rows == (1,)
 
 
+def test_text_that_is_not_utf8_in_a_partition_column_is_rejected_by_its_rows(tmp_path):
+    deliver(tmp_path, one(city=["a"], a=[0]), partition_by=["city"])
+    cities = pa.array([b"a", b"\xff", None], pa.binary()).view(pa.string())
+    with pytest.raises(Rejected, match="text that is not UTF-8 cannot name a folder") as caught:
+        deliver(tmp_path, one(city=cities, a=[1, 2, 3]), 2, partition_by=["city"])
+    assert caught.value.rows == (1,)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [(["town"], "the rows have no column 'town'"), (["a"], "column 'a' is double; text, whole numbers"), (["city", "a"], "column 'a'")],
@@ -203,7 +213,7 @@ def windows(*rows: tuple[str, int, float]) -> pa.RecordBatch:
 def test_of_each_window_the_greatest_revision_stays_with_the_note_in_the_same_commit(tmp_path):
     assert deliver(tmp_path, windows(("a", 1, 1.0), ("b", 1, 2.0), ("a", 2, 1.5)), 1, **WINDOWS).details["version"] == 0
     assert deliver(tmp_path, windows(("b", 3, 2.5), ("a", 1, 9.0), ("c", 1, 7.0)), 2, **WINDOWS).details["version"] == 1
-    assert deliver(tmp_path, windows(("b", 9, 0.0)), 2, **WINDOWS).details["already_there"]
+    assert deliver(tmp_path, windows(("b", 3, 2.5), ("a", 1, 9.0), ("c", 1, 7.0)), 2, **WINDOWS).details["already_there"]
     deliver(tmp_path, windows(("b", 2, 0.0)), 3, **WINDOWS)
     assert sorted(tuple(row.values()) for row in read(tmp_path)) == [("a", 2, 1.5), ("b", 3, 2.5), ("c", 1, 7.0)]
     log = (tmp_path / "table/_delta_log" / f"{1:020d}.json").read_text()
@@ -211,10 +221,17 @@ def test_of_each_window_the_greatest_revision_stays_with_the_note_in_the_same_co
     assert '"operation":"MERGE"' in log
 
 
-def test_without_revisions_the_last_one_stays(tmp_path):
-    deliver(tmp_path, one(k=[1, 1, 2], v=["old", "new", "x"]), upsert_by=["k"])
-    deliver(tmp_path, one(k=[2], v=["y"]), 2, upsert_by=["k"])
-    assert sorted(row["v"] for row in read(tmp_path)) == ["new", "y"]
+def test_of_equal_revisions_the_first_stays_within_a_parcel_and_between_parcels(tmp_path):
+    deliver(tmp_path, windows(("a", 1, 1.0), ("b", 1, 2.0), ("a", 1, 9.0)), 1, **WINDOWS)
+    deliver(tmp_path, windows(("b", 1, 9.0), ("a", 1, 9.0)), 2, **WINDOWS)
+    assert sorted(tuple(row.values()) for row in read(tmp_path)) == [("a", 1, 1.0), ("b", 1, 2.0)]
+
+
+def test_a_time_can_be_the_revision_as_that_of_alerts_is(tmp_path):
+    options, first = {"upsert_by": ["alert_id"], "revision": "event_ts"}, datetime(2026, 1, 1, tzinfo=UTC)
+    for sequence, (event, seconds) in enumerate([("CLEAR", 5), ("RAISE", 0), ("RAISE", 7)], 1):
+        deliver(tmp_path, one(alert_id=[1], event=[event], event_ts=[first + timedelta(seconds=seconds)]), sequence, **options)
+    assert read(tmp_path) == [{"alert_id": 1, "event": "RAISE", "event_ts": first + timedelta(seconds=7)}]
 
 
 def test_rows_from_before_there_were_revisions_are_replaced(tmp_path):
@@ -254,9 +271,10 @@ def test_writers_that_upsert_the_same_windows_at_once_keep_one_of_each(tmp_path)
     assert sorted((row["window_id"], row["revision"], row["mean"]) for row in read(tmp_path)) == [(key, 33, 3.0) for key in "abc"]
 
 
-def test_a_revision_without_a_key_is_a_mistake(tmp_path):
-    with pytest.raises(OptionError, match="revision: goes with `upsert_by`"):
-        DeltaSink(tmp_path / "table", revision="revision")
+def test_upserts_need_a_revision_as_a_backfill_would_undo_what_is_newer(tmp_path):
+    for options in ({"upsert_by": ["window_id"]}, {"revision": "revision"}):
+        with pytest.raises(OptionError, match="revision: goes with `upsert_by`"):
+            DeltaSink(tmp_path / "table", **options)
 
 
 # -- many writers ------------------------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, Field, Schema
 from deltalake.exceptions import CommitFailedError
+from deltalake.transaction import AddAction
 
 from lakeward import Receipt
 from lakeward.testing import make_parcel
@@ -52,7 +55,7 @@ def test_a_checkpoint_is_durable(tmp_path, monkeypatch):
     assert seen[-3:] == [f"{10:020d}.checkpoint.parquet", "_last_checkpoint", "_delta_log"]
 
 
-@pytest.mark.parametrize("options", [{}, {"upsert_by": ["a"]}], ids=["rules", "upserts"])
+@pytest.mark.parametrize("options", [{}, {"upsert_by": ["a"], "revision": "a"}], ids=["rules", "upserts"])
 def test_delta_rs_never_removes_the_log_behind_our_back(tmp_path, options):
     """It would before the checkpoint, without which nobody can read the table then, is synced."""
     table = DeltaTable.create(
@@ -147,3 +150,57 @@ def test_what_goes_wrong_while_tidying_is_told_and_delivery_goes_on(tmp_path, mo
         assert not sink.deliver(make_parcel(tmp_path / "spool", one(a=[sequence]), sequence=sequence)).details["already_there"]
     assert len(read(tmp_path)) == 13
     assert "the rows are in, but the table could not be tidied: [Errno 28]" in caplog.text
+
+
+# -- files that others wrote -------------------------------------------------------------------------------------------
+
+
+def written(**options: Any) -> bytes:
+    out = io.BytesIO()
+    rows = pa.table({"a": pa.array([7], pa.int16()), "at": pa.array([datetime(2026, 1, 1)], pa.timestamp("ns")), **options.pop("more", {})})
+    pq.write_table(rows.slice(0, options.pop("count", 1)), out, **options)
+    return out.getvalue()
+
+
+FOREIGN = {
+    "no row groups": (written(count=0), True),
+    "other types, INT96 and brotli": (written(use_deprecated_int96_timestamps=True, compression="brotli"), True),
+    "nanoseconds": (written(more={"at": pa.array([1], pa.timestamp("ns"))}), False),
+    "a column of another case": (written(more={"B": ["x"]}), False),
+    "no Parquet": (b"PAR1 and nothing PAR1", False),
+    "gone": (None, False),
+}
+
+
+@pytest.mark.one_python
+@pytest.mark.parametrize("word", FOREIGN)
+def test_files_of_other_writers_are_taken_in_or_stay_and_delivery_goes_on(tmp_path, caplog, word):
+    content, fits = FOREIGN[word]
+    rows = one(a=[1], at=[datetime(2026, 1, 2)], b=["x"])
+    deliver(tmp_path, rows)
+    table = DeltaTable(tmp_path / "table")
+    if content:
+        (tmp_path / "table/foreign.parquet").write_bytes(content)
+    count = pq.read_metadata(io.BytesIO(content)).num_rows if content and content.startswith(b"PAR1\x15") else 0
+    add = AddAction("foreign.parquet", len(content or b"x" * 9), {}, 1, True, json.dumps({"numRecords": count}))
+    table.create_write_transaction([add], "append", table.schema(), [])
+    for sequence in range(2, 12):
+        deliver(tmp_path, rows, sequence, compact_every=10)
+    paths = {Path(uri).name for uri in DeltaTable(tmp_path / "table").file_uris()}
+    assert ("foreign.parquet" in paths) is not fits
+    assert any(name.startswith("compacted-") for name in paths)
+    assert "could not be tidied" not in caplog.text
+    if fits or "case" in word:  # the others nobody can read as they are
+        assert len(read(tmp_path)) == 11 + count
+
+
+def test_a_file_outside_of_the_table_is_left_where_it_is(tmp_path):
+    """As in a table that was cloned without its files."""
+    deliver(tmp_path, one(a=[1]))
+    pq.write_table(pa.table({"a": [7]}), tmp_path / "outside.parquet")
+    table = DeltaTable(tmp_path / "table")
+    outside = (tmp_path / "outside.parquet").as_uri()
+    table.create_write_transaction([AddAction(outside, 1, {}, 1, True, json.dumps({"numRecords": 1}))], "append", table.schema(), [])
+    compact(DeltaTable(tmp_path / "table"), Place(str(tmp_path / "table")), 1 << 20)
+    assert (tmp_path / "outside.parquet").exists()
+    assert any("outside" in uri for uri in DeltaTable(tmp_path / "table").file_uris())
