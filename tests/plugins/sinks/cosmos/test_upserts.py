@@ -162,11 +162,3 @@ def test_revisions_are_in_order_whatever_their_form() -> None:
     assert len(set(ranks)) == len(forms) - 2  # those that are none are all the same
     for same in ("2026-01-31T01:02:03Z", "2026-01-31T01:02:03.000", "2026-01-31T01:02:03.000000Z"):
         assert writing.rank(same) == writing.rank("2026-01-31T01:02:03")
-
-
-def test_the_own_id_of_rows_may_be_their_revision(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
-    sink = sink_of(container, upsert_by=["sensor"], revision="id")
-    for sequence, number in enumerate((7, 12, 9), 1):
-        rows = pa.record_batch({"id": [number], "sensor": ["a"], "city": ["Oslo"]})
-        sink.deliver(parcel_of(rows, sequence=sequence))
-    assert [item["row_id"] for item in documents(container)] == [12]
