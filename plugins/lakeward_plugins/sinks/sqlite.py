@@ -61,8 +61,16 @@ class SqliteSink:
         return Encoding("snappy", self.row_key, self.inserted_at)
 
     def probe(self, schema: pa.Schema) -> str:
-        """Where rows would go."""
+        """Where rows would go. Refused when the file is none of SQLite, or a column of the table needs a value that the rows have not."""
         require_writable(self.path.parent, "path")
+        needed = f'SELECT name FROM pragma_table_info({_text(self.table)}) WHERE "notnull" AND dflt_value IS NULL'
+        ours = {name.lower() for name in [*schema.names, self.inserted_at]}
+        there = self._read(needed)["name"].to_pylist() if self.path.exists() else []
+        lost = [name for name in there if str(name).lower() not in ours]
+        if lost:
+            raise Refused(
+                f"{self.path}: column {lost[0]!r} of table {self.table} is NOT NULL, and the rows have none; add it with schematize"
+            )
         return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
 
     def endpoints(self) -> list[str]:
@@ -73,14 +81,19 @@ class SqliteSink:
         """The rows of the table, read into memory."""
         if not self.path.exists():
             return pa.table({})
+        there = self._read(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
+        return self._read(f"SELECT * FROM {_quoted(self.table)}") if there else pa.table({})
+
+    def _read(self, sql: str) -> pa.Table:
         uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
         try:
             with adbc_driver_sqlite.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
-                there = _run(connection, f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
-                found = _run(connection, f"SELECT * FROM {_quoted(self.table)}") if there else pa.table({})
+                return _run(connection, sql)
         except (adbc_driver_manager.Error, OSError) as error:
-            raise Retry(f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}") from error
-        return found
+            said = f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}"
+            if "not a database" in said:
+                raise Refused(f"{said}; choose another `path`, or move the file away") from error
+            raise Retry(said) from error
 
     def facts(self) -> dict[str, str]:
         """Which table of which file."""
