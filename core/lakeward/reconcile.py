@@ -33,7 +33,7 @@ class Fates:
 
 
 NO_ROWS = Fates(0, 0, 0, 0)
-NOTHING = pa.RecordBatch.from_pydict({ROW: pa.array([], pa.int64())})
+NOTHING = pa.RecordBatch.from_pydict({ROW: pa.nulls(0, pa.int64())})
 """What is read when only rows that were held back leave."""
 
 
