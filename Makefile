@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash` and `make soak` run for minutes (and want strace).
 PYTHON ?= python3
-.PHONY: demo test bench bench-lake bench-transforms crash soak clean
+.PHONY: demo test test-radosgw bench bench-lake bench-transforms crash soak clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python examples/demo.py
@@ -17,6 +17,11 @@ test: .venv-tox/ready
 	$(PYTHON) -m venv .venv-tox
 	.venv-tox/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.22,<5"
 	touch $@
+
+# what talks to S3, against Ceph's radosgw; installs it, as root, where it is not there
+test-radosgw: .venv-tox/ready
+	@command -v radosgw > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends radosgw ceph-mon ceph-osd ceph-common; }
+	.venv-tox/bin/tox run -e radosgw
 
 # lakeward beside others, with figures into bench/RESULTS.md; BENCH_ROWS=1000000 for a shorter one
 bench: build/bench/lakeward/ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -49,25 +50,31 @@ def require_columns(schema: pa.Schema, columns: Sequence[str]) -> None:
         raise Refused("partition_by: every column is in it, so nothing would be left for the files; leave one out")
 
 
-def split(rows: pa.RecordBatch, columns: Sequence[str], longest: int | None = None) -> Iterator[Partition]:
+def split(rows: pa.RecordBatch, columns: Sequence[str], longest: float = inf, room: float = inf) -> Iterator[Partition]:
     """The rows of each partition, in their order; partitions in the order of their folders.
 
-    Raises Refused, and Rejected for rows whose folder would have a name of more than `longest` letters, before the first one.
+    Raises Refused, and Rejected for rows with text that is not UTF-8 in one of the columns, or with values that make the name of a folder
+    longer than `longest` letters or all of them together longer than `room`, before the first one.
     """
-    from lakeward.grouping import group_codes, plain_types
+    from lakeward.grouping import group_codes, plain_types, undecodable
 
     require_columns(rows.schema, columns)
     types = plain_types(rows.schema)
-    codes, keys = group_codes(rows, pa.schema([(name, types[name]) for name in columns]))
+    try:
+        codes, keys = group_codes(rows, pa.schema([(name, types[name]) for name in columns]))
+    except UnicodeDecodeError:
+        where = undecodable(rows, columns).tolist()
+        raise Rejected("partition_by: text that is not UTF-8 cannot name a folder", where) from None
     if len(keys) > MOST:
         many = f"{len(keys):,} partitions in one parcel of {rows.num_rows:,} rows"
         raise Refused(f"partition_by: {many}, more than {MOST:,}; take a column with fewer values")
     order, rest = np.argsort(codes, kind="stable"), rows.drop_columns(list(columns))
     ends = np.cumsum(np.bincount(codes, minlength=len(keys))).tolist()
     folders = [folder(columns, values) for values in keys]
-    if long := [place for place, name in enumerate(folders) if longest and any(len(step) > longest for step in name.split("/"))]:
+    if long := [place for place, name in enumerate(folders) if len(name) > room or any(len(step) > longest for step in name.split("/"))]:
         where = np.flatnonzero(np.isin(codes, long)).tolist()
-        raise Rejected(f"partition_by: a value is too long for the name of a folder, which may have {longest} letters", where)
+        most = f"which may have {min(longest, room)} letters, or {room} with those in it"
+        raise Rejected(f"partition_by: a value is too long for the name of a folder, {most}", where)
     for place in sorted(range(len(keys)), key=folders.__getitem__):
         own = order[ends[place - 1] if place else 0 : ends[place]]
         yield Partition(folders[place], keys[place], rest.take(pa.array(own, pa.int64())))

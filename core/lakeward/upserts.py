@@ -15,7 +15,12 @@ def newest(rows: pa.RecordBatch, keys: Sequence[str], revision: str) -> pa.Recor
 
     Raises Refused for a column that is not there or cannot be a key, Rejected for rows without a key.
     """
-    from lakeward.grouping import KEY_TYPES, group_codes, plain_types  # with pyarrow.compute, for which only those who upsert pay
+    from lakeward.grouping import (
+        KEY_TYPES,
+        group_codes,
+        plain_types,
+        undecodable,
+    )  # with pyarrow.compute, for which only those who upsert pay
 
     types = plain_types(rows.schema)
     for name in (*keys, *filter(None, [revision])):
@@ -29,7 +34,10 @@ def newest(rows: pa.RecordBatch, keys: Sequence[str], revision: str) -> pa.Recor
         missing |= rows.column(name).is_null().to_numpy(zero_copy_only=False)
     if missing.any():
         raise Rejected("upsert_by: the row has no key, or no revision", np.flatnonzero(missing).tolist())
-    codes, _ = group_codes(rows, pa.schema([(name, types[name]) for name in keys]))
+    try:
+        codes, _ = group_codes(rows, pa.schema([(name, types[name]) for name in keys]))
+    except UnicodeDecodeError:
+        raise Rejected("upsert_by: the key is text that is not UTF-8", undecodable(rows, keys).tolist()) from None
     ranks = np.unique(rows.column(revision).to_numpy(zero_copy_only=False), return_inverse=True)[1] if revision else np.zeros(len(codes))
     order = np.lexsort((ranks, codes))  # stable: of equal ones the last stays last
     last = np.append(codes[order][1:] != codes[order][:-1], True)

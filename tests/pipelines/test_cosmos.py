@@ -166,17 +166,17 @@ def test_every_row_arrives_once_through_kill_9(folder: Path, cosmos: CosmosServe
 @pytest.mark.slow
 @pytest.mark.one_python
 def test_a_container_with_little_throughput_gets_every_row_once_and_at_its_own_pace(folder: Path, cosmos: CosmosServer) -> None:
-    (folder / "pipeline.yaml").write_text(YAML.replace("BATCH", "2000"))
-    write_rows(folder, 500)
-    container, before = cosmos.container(), cosmos.set(budget=1500)
+    (folder / "pipeline.yaml").write_text(YAML.replace("BATCH", "1000"))
+    write_rows(folder, 250)
+    container, before = cosmos.container(), cosmos.set(budget=1250)
     ran = lakeward(folder, environment(cosmos.url, container), "run", "pipeline.yaml", "--once", "--json")
     throttled = cosmos.set()["throttled"] - before["throttled"]
     seconds = json.loads(ran.stdout)["run"]["seconds"]
-    print(f"2000 items of 5 units at 1500 units a second: {seconds:.1f} s, {throttled} requests throttled")
+    print(f"1000 items of 5 units at 1250 units a second: {seconds:.1f} s, {throttled} requests throttled")
     assert ran.returncode == 0, ran.stderr
     assert in_cosmos(container) == in_source(folder)
-    assert 4 <= throttled <= 40  # and not hammered
-    assert 4 < seconds < 20  # 6.7 s of units, of which those of a second or two are there at once
+    assert 1 <= throttled <= 20  # and not hammered
+    assert 2 < seconds < 20  # 4 s of units, of which those of a second or two are there at once
     assert "next attempt" not in ran.stderr  # it waited in its place
 
 
@@ -189,7 +189,7 @@ def test_a_run_that_waits_for_throughput_ends_in_time(folder: Path, cosmos: Cosm
     cosmos.set(budget=300)
     known, before = environment(cosmos.url, container), cosmos.set()["throttled"]
     with running(folder, known, 0.2) as process:
-        wait_until(lambda: cosmos.set()["throttled"] > before + 4, process, folder)
+        wait_until(lambda: cosmos.set()["throttled"] > before, process, folder)
         began = time.monotonic()
         stop(process)
         assert time.monotonic() - began < 10

@@ -53,7 +53,7 @@ class CosmosServer:
 
 def documents(container: ContainerProxy) -> list[dict[str, Any]]:
     """All that is in it, without what the service adds."""
-    found = container.query_items("SELECT * FROM c", enable_cross_partition_query=True)
+    found = container.query_items("SELECT * FROM c", enable_cross_partition_query=True, max_item_count=1000)
     return [{name: value for name, value in document.items() if name not in SYSTEM} for document in found]
 
 

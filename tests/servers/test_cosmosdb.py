@@ -86,6 +86,18 @@ def test_a_batch_is_written_as_a_whole(container: ContainerProxy) -> None:
     assert len(documents(container)) == 100
 
 
+def test_who_writes_need_not_read_what_is_written(cosmos: CosmosServer, container: ContainerProxy) -> None:
+    client = CosmosClient(cosmos.url, KEY, enable_endpoint_discovery=False, no_response_on_write=True)
+    brief = client.get_database_client(container.container_link.split("/")[1]).get_container_client(container.id)
+    results = brief.execute_item_batch(create(item(1), item(2)), "Oslo")
+    assert [(result["statusCode"], "resourceBody" in result) for result in results] == [(201, False)] * 2
+    assert {result["eTag"] for result in results} == {
+        one["_etag"] for one in container.query_items("SELECT * FROM c", partition_key="Oslo")
+    }
+    assert not brief.create_item(item(3))
+    assert len(documents(container)) == 3
+
+
 def test_a_batch_with_one_failure_leaves_nothing(container: ContainerProxy) -> None:
     container.create_item(item(7))
     with pytest.raises(cosmos_errors.CosmosBatchOperationError) as error:

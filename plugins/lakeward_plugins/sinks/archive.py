@@ -10,25 +10,28 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
-from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
+from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
+from lakeward.trail import Trail
 from lakeward_plugins.sinks.archive_names import END, Template, grouped
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 
+log = logging.getLogger("lakeward.archive")
 NOTE = b"lakeward"
 """Key of the note in the metadata of a file."""
 LOCK = ".lakeward.lock"
@@ -64,6 +67,7 @@ class ArchiveSink:
     _parts: dict[Path, int] = field(
         init=False, factory=dict, repr=False, eq=False
     )  # greatest number of a part that was seen, by first part
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
     _folders: set[Path] = field(init=False, factory=set, repr=False, eq=False)  # that were looked through for them
 
     def __attrs_post_init__(self) -> None:
@@ -80,15 +84,35 @@ class ArchiveSink:
         require_writable(self.path, "path")
         return f"would append to Parquet files {self.path / self.file} of up to {self.max_mb:g} MB"
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where files went last."""
+        self._trail = Trail(folder / "place.json")
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Append the rows to their files, but for those files that have them already."""
+        """Append the rows to their files, but for those files that have them already, also before `path` or `file` changed."""
+        here = {"path": str(self.path.absolute()), "file": self.file}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> ArchiveSink:
+        return evolve(self, path=Path(place["path"]), file=place["file"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the rows are in one of their files."""
+        if not self.path.is_dir():
+            log.warning("%s: is not there any more, so nobody can see whether rows of %s are in it", self.path, parcel.token.name)
+            return False
+        try:
+            places, _ = self._named(parcel.table())
+        except (Refused, Rejected):  # such rows were never written
+            return False
+        files = (file for name in places for file in _parts(self.path.absolute() / name))
+        return any(_noted(file)[0].get(_who(parcel), -1) >= parcel.token.number for file in files)
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """Append what is not there yet."""
         with _sorted_errors(self.path):
             rows = parcel.table()
-            try:
-                self._template.check(rows.schema, "file")
-            except OptionError as error:
-                raise Refused(f"{self.path}: {error}") from error
-            places, bad = grouped(*self._template.names(rows))
+            places, bad = self._named(rows)
             make_folder(self.path.absolute())
             with _locked(self.path):
                 grown = self._grow(parcel, rows, places)
@@ -111,6 +135,14 @@ class ArchiveSink:
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._trail.end()
+
+    def _named(self, rows: pa.RecordBatch) -> tuple[dict[str, list[int]], dict[int, str]]:
+        try:
+            self._template.check(rows.schema, "file")
+        except OptionError as error:
+            raise Refused(f"{self.path}: {error}") from error
+        return grouped(*self._template.names(rows))
 
     def _grow(self, parcel: Parcel, rows: pa.RecordBatch, places: dict[str, list[int]]) -> list[Grown]:
         """All new versions are written before the first is shown, so that files differ for a moment only."""
@@ -193,6 +225,12 @@ def _who(parcel: Parcel) -> str:
 
 def _part(base: Path, number: int) -> Path:
     return base.with_name(f"{base.name.removesuffix(END)}.{number:04d}{END}") if number else base
+
+
+def _parts(base: Path) -> list[Path]:
+    """All parts that are there."""
+    found = base.parent.glob(f"{base.name.removesuffix(END)}*{END}")
+    return [file for file in found if (match := PART.fullmatch(file.name)) and match["stem"] + END == base.name]
 
 
 def _noted(file: Path) -> tuple[dict[str, int], pa.Schema]:

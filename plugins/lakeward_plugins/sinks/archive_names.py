@@ -1,8 +1,8 @@
 """Names of files made of values of the rows: `{city}/{sensor}.parquet`, whatever the values are.
 
 A value keeps letters, digits, `.`, `_` and `-`; each other byte is `=` and two hexadecimal digits, and so is a dot at its start. Different
-values have different names, none leaves the folder, and a long one ends with its digest. A name never ends with a dot and four digits or
-more, as those number the parts of a file.
+values have different names, and none leaves the folder. A long value ends with its digest, and so does a long name. No name ends with a
+dot and four digits or more, as those number the parts of a file.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 from attrs import frozen
 
-from lakeward import OptionError
-from lakeward.grouping import Array, group_codes
+from lakeward import OptionError, Rejected
+from lakeward.grouping import Array, group_codes, undecodable
 
 END = ".parquet"
 PIECE = re.compile(r"\{([^{}]*)\}|([^{}]+)|[{}]")
 PLAIN = re.compile(r"[A-Za-z0-9._=/ -]*")
 UNSAFE, FIRST_DOT, NUMBER = re.compile(r"[^A-Za-z0-9._-]"), re.compile(r"^\."), re.compile(r"\.(?=\d{4,}$)")
 LONGEST, KEPT = 120, 80  # characters of a value in a name
+MOST = 240  # characters of a name: file systems take 255, and there are parts and their numbers
 KINDS = (
     pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean, pa.types.is_date, pa.types.is_decimal,
     pa.types.is_null,
@@ -74,8 +75,12 @@ class Template:
                 raise OptionError(option, f"column {column!r} is {kind}, and names are made of text, whole numbers and dates; cast it")
 
     def names(self, rows: pa.RecordBatch) -> tuple[Array, list[str], Mapping[int, str]]:
-        """For each row the number of its name, the names, and by the number why there is none."""
-        codes, keys = group_codes(rows, pa.schema([(column, pa.string()) for column in self.columns]))
+        """For each row the number of its name, the names, and by the number why there is none. Rejected for text that is not UTF-8."""
+        try:
+            codes, keys = group_codes(rows, pa.schema([(column, pa.string()) for column in self.columns]))
+        except UnicodeDecodeError:
+            where = undecodable(rows, self.columns).tolist()
+            raise Rejected("the name of the file is made of text that is not UTF-8", where) from None
         names, missing = [], {}
         for number, key in enumerate(keys):
             values = dict(zip(self.columns, key, strict=True))
@@ -87,7 +92,7 @@ class Template:
 
     def _name(self, values: Mapping[str, str]) -> str:
         name = "".join(safe(values[column]) if column else plain for column, plain in self.parts).removesuffix(END)
-        return NUMBER.sub("=2E", name) + END
+        return NUMBER.sub("=2E", "/".join(map(_shortened, name.split("/")))) + END
 
 
 def safe(value: str) -> str:
@@ -95,9 +100,15 @@ def safe(value: str) -> str:
     text = FIRST_DOT.sub(
         "=2E", UNSAFE.sub(lambda match: "".join(f"={byte:02X}" for byte in match[0].encode("utf-8", "surrogatepass")), value)
     )
-    if len(text) > LONGEST:
-        text = f"{text[:KEPT]}=h{hashlib.blake2b(value.encode('utf-8', 'surrogatepass'), digest_size=16).hexdigest()}"
-    return text
+    return text if len(text) <= LONGEST else f"{text[:KEPT]}=h{_digest(value)}"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MOST else f"{name[:KEPT]}=h{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def grouped(codes: Array, names: Sequence[str], missing: Mapping[int, str]) -> tuple[dict[str, list[int]], dict[int, str]]:

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
-from attrs import define
+from attrs import define, evolve, field
 
-from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Retry, option
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable, sync
+from lakeward.trail import Trail
 from lakeward.upserts import newest
 
 NOTES = '"_lakeward_parcels"'
+NOTED = f"SELECT 1 FROM {NOTES} WHERE id = ? AND number >= ?"
 
 
 @define
@@ -34,6 +37,7 @@ class DuckDBSink:
     revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
 
     @property
     def encoding(self) -> Encoding:
@@ -86,16 +90,37 @@ class DuckDBSink:
         """Which table of which file."""
         return {"place": f"{self.path}#{self.table}"}
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where rows went last."""
+        self._trail = Trail(folder / "place.json")
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Insert the rows and note the parcel in one transaction, unless it is noted."""
-        token = parcel.token
-        note = [f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number]
+        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
+        here = {"path": str(self.path.absolute()), "table": self.table}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> DuckDBSink:
+        return evolve(self, path=Path(place["path"]), table=place["table"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the parcel is noted."""
+        try:
+            if self.path.exists():
+                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
+                    return database.execute(NOTED, _note(parcel)).fetchone() is not None
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return False
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """Insert and note, unless it is noted."""
+        note = _note(parcel)
         rows = parcel.table()
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
-        with self._transaction() as database:
+        with _text_checked(parcel), self._transaction() as database:
             database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT)")
-            there = database.execute(f"SELECT 1 FROM {NOTES} WHERE id = ? AND number >= ?", note).fetchone() is not None
+            there = database.execute(NOTED, note).fetchone() is not None
             if not there:
                 self._insert(database, rows)
                 database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?)", note)
@@ -103,6 +128,7 @@ class DuckDBSink:
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._trail.end()
 
     def _insert(self, database: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> None:
         database.register("_new", pa.Table.from_batches([rows]))
@@ -140,6 +166,25 @@ class DuckDBSink:
             raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
         except (duckdb.Error, pa.ArrowException) as error:
             raise Refused(f"{self.path}: table {self.table} does not take the rows: {_short(error)}") from error
+
+
+@contextmanager
+def _text_checked(parcel: Parcel) -> Iterator[None]:
+    """DuckDB takes no text that is not UTF-8, and does not say in which row."""
+    try:
+        yield
+    except Refused:
+        from lakeward.grouping import undecodable  # with pyarrow.compute, for which only those who need it pay
+
+        rows = parcel.table()
+        if len(bad := undecodable(rows, rows.schema.names)):
+            raise Rejected("DuckDB takes no text that is not UTF-8", bad.tolist()) from None
+        raise
+
+
+def _note(parcel: Parcel) -> list[str | int]:
+    token = parcel.token
+    return [f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}", token.number]
 
 
 def _types(database: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define, field
+from attrs import define, evolve, field
 
-from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Retry, option
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
-from lakeward.partitions import require_columns, split
+from lakeward.partitions import Partition, require_columns, split
+from lakeward.trail import Trail
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.fs
 
+log = logging.getLogger("lakeward.parquet")
 NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links
 
-LONGEST = 255  # letters of a name, in most file systems
+LONGEST, MOST = 255, 4_080  # letters of a name, and of a path without two of `/` and `.parquet`, in most file systems
 MADE_OF = "lakeward_parcel"  # the sha256 of the parcel, in the file of a partition
 
 
@@ -46,6 +49,7 @@ class ParquetSink:
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
     _made: bool = field(init=False, default=False)
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
 
     @property
     def encoding(self) -> Encoding:
@@ -73,8 +77,31 @@ class ParquetSink:
         """Where the files are, and how many."""
         return {"place": str(self.path), "files": len(self.stored()[1])}
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where files went last."""
+        self._trail = Trail(folder / "place.json")
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Put the parcel's file under its final name; a retry finds it there."""
+        """Put the parcel's file under its final name; a retry finds it there, also after `path` or `partition_by` changed in between."""
+        here = {"path": str(self.path.absolute()), "partition_by": self.partition_by}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> ParquetSink:
+        return evolve(self, path=Path(place["path"]), partition_by=place["partition_by"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether something of the parcel is there."""
+        if not self.path.is_dir():
+            log.warning("%s: is not there any more, so nobody can see whether rows of %s are in it", self.path, parcel.token.name)
+        try:
+            if not self.partition_by:
+                return _there(self.path / f"{parcel.token.name}.parquet", parcel)
+            return any(_made_of(self._target(part, parcel), parcel) for part in self._split(parcel))
+        except (Refused, Rejected):  # what is there is of another parcel, or such rows could not be written
+            return False
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """All of the parcel, but for what is there."""
         if self.partition_by:
             return self._deliver_partitions(parcel)
         target = self.path / f"{parcel.token.name}.parquet"
@@ -93,13 +120,16 @@ class ParquetSink:
         size, folders = 0, dict[str, Path]()
         with _sorted_errors(self.path):
             self._make_folder()
-            for partition in split(parcel.table(), self.partition_by, LONGEST):
-                folder = self.path.absolute() / partition.folder
+            partitions = list(self._split(parcel))
+            for partition in partitions:  # all folders before the first file: what is refused must leave no rows behind
+                folder = self._target(partition, parcel).parent
                 make_folder(folder)
                 other = folders.setdefault(partition.folder.lower(), folder)
                 if other != folder and other.samefile(folder):
                     raise Refused(f"{folder} and {other} are one for this file system, and there would be no room for both; choose another")
-                part, target = folder / f".{parcel.token.name}.part", folder / f"{parcel.token.name}.parquet"
+            for partition in partitions:
+                target = self._target(partition, parcel)
+                part = target.with_name(f".{parcel.token.name}.part")
                 if not _made_of(target, parcel):
                     texts = [one.name for one in partition.rows.schema if pa.types.is_string(one.type)]
                     table = pa.Table.from_batches([partition.rows])
@@ -109,11 +139,19 @@ class ParquetSink:
                     sync(part)
                     part.rename(target)
                 size += target.stat().st_size
-                sync(folder)
+                sync(target.parent)
         return Receipt(str(self.path), {"bytes": size})
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._trail.end()
+
+    def _split(self, parcel: Parcel) -> Iterator[Partition]:
+        room = MOST - len(os.fsencode(self.path.absolute())) - len(parcel.token.name)
+        return split(parcel.table(), self.partition_by, LONGEST, room)
+
+    def _target(self, partition: Partition, parcel: Parcel) -> Path:
+        return self.path.absolute() / partition.folder / f"{parcel.token.name}.parquet"
 
     def _make_folder(self) -> None:
         if self._made and self.path.is_dir():

@@ -20,10 +20,11 @@ import adbc_driver_manager
 import adbc_driver_sqlite
 import numpy as np
 import pyarrow as pa
-from attrs import define
+from attrs import define, evolve, field
 
 from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable
+from lakeward.trail import Trail
 from lakeward.upserts import newest
 
 Run = Callable[[str], pa.Table]
@@ -54,6 +55,7 @@ class SqliteSink:
     revision: str = option("", help="With `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
 
     @property
     def encoding(self) -> Encoding:
@@ -65,7 +67,8 @@ class SqliteSink:
         require_writable(self.path.parent, "path")
         needed = f'SELECT name FROM pragma_table_info({_text(self.table)}) WHERE "notnull" AND dflt_value IS NULL'
         ours = {name.lower() for name in [*schema.names, self.inserted_at]}
-        there = self._read(needed)["name"].to_pylist() if self.path.exists() else []
+        with self._reading() as run:
+            there = run(needed)["name"].to_pylist() if run else []
         lost = [name for name in there if str(name).lower() not in ours]
         if lost:
             raise Refused(
@@ -79,30 +82,34 @@ class SqliteSink:
 
     def stored(self) -> pa.Table:
         """The rows of the table, read into memory."""
-        if not self.path.exists():
-            return pa.table({})
-        there = self._read(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
-        return self._read(f"SELECT * FROM {_quoted(self.table)}") if there else pa.table({})
-
-    def _read(self, sql: str) -> pa.Table:
-        uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
-        try:
-            with adbc_driver_sqlite.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
-                return _run(connection, sql)
-        except (adbc_driver_manager.Error, OSError) as error:
-            said = f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}"
-            if "not a database" in said:
-                raise Refused(f"{said}; choose another `path`, or move the file away") from error
-            raise Retry(said) from error
+        with self._reading() as run:
+            there = run and run(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
+            return run(f"SELECT * FROM {_quoted(self.table)}") if run and there else pa.table({})
 
     def facts(self) -> dict[str, str]:
         """Which table of which file."""
         return {"place": f"{self.path}#{self.table}"}
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where rows went last."""
+        self._trail = Trail(folder / "place.json")
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Insert the rows and note the parcel in one transaction, unless it is noted."""
-        token = parcel.token
-        name, rows = _text(f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}"), parcel.table()
+        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
+        here = {"path": str(self.path.absolute()), "table": self.table}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> SqliteSink:
+        return evolve(self, path=Path(place["path"]), table=place["table"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the parcel is noted."""
+        with self._reading() as run:
+            return bool(run and run(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(NOTES[1:-1])}").num_rows and _noted(run, parcel))
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """Insert and note, unless it is noted."""
+        rows = parcel.table()
         stored = _storable(rows)  # all of them: a value that is rejected is told by its place in the parcel
         if self.upsert_by:
             rows = newest(rows, self.upsert_by, self.revision)
@@ -113,14 +120,15 @@ class SqliteSink:
             stored = _storable(rows)
         with self._transaction(stored) as run:
             run(f"CREATE TABLE IF NOT EXISTS main.{NOTES} (id TEXT PRIMARY KEY, number INTEGER)")
-            there = bool(run(f"SELECT 1 FROM main.{NOTES} WHERE id = {name} AND number >= {token.number}").num_rows)
+            there = _noted(run, parcel)
             if not there:
                 self._insert(run, stored)
-                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({name}, {token.number})")
+                run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({_who(parcel)}, {parcel.token.number})")
         return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
 
     def close(self) -> None:
         """Nothing is held open."""
+        self._trail.end()
 
     def _insert(self, run: Run, rows: pa.RecordBatch) -> None:
         table, columns = f"main.{_quoted(self.table)}", ", ".join(map(_quoted, rows.schema.names))
@@ -140,6 +148,22 @@ class SqliteSink:
             run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM temp._new AS s {fresh}")
         else:
             run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM temp._new")
+
+    @contextmanager
+    def _reading(self) -> Iterator[Run | None]:
+        """None when there is no file."""
+        uri = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=ro"
+        try:
+            if self.path.exists():
+                with adbc_driver_sqlite.connect(uri) as database, adbc_driver_manager.AdbcConnection(database) as connection:
+                    yield lambda sql: _run(connection, sql)
+            else:
+                yield None
+        except (adbc_driver_manager.Error, OSError) as error:
+            said = f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}"
+            if "not a database" in said:
+                raise Refused(f"{said}; choose another `path`, or move the file away") from error
+            raise Retry(said) from error
 
     @contextmanager
     def _transaction(self, rows: pa.RecordBatch) -> Iterator[Run]:
@@ -164,6 +188,15 @@ class SqliteSink:
             if any(words in said for words in PASSING):
                 raise Retry(f"{self.path} cannot be written now: {said}") from error
             raise Refused(f"{self.path}: table {self.table} does not take the rows ({', '.join(rows.schema.names)}): {said}") from error
+
+
+def _who(parcel: Parcel) -> str:
+    token = parcel.token
+    return _text(f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}")
+
+
+def _noted(run: Run, parcel: Parcel) -> bool:
+    return bool(run(f"SELECT 1 FROM main.{NOTES} WHERE id = {_who(parcel)} AND number >= {parcel.token.number}").num_rows)
 
 
 def _run(connection: adbc_driver_manager.AdbcConnection, sql: str) -> pa.Table:

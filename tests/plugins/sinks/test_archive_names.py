@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakeward import OptionError
+from lakeward import OptionError, Rejected
 from lakeward_plugins.sinks.archive_names import Template, grouped, safe
 
 BY_CITY = Template.of("{city}/{sensor}.parquet", "file")
@@ -36,6 +36,24 @@ def test_long_values_end_with_their_digest() -> None:
     long, other = "x" * 5_000, "x" * 4_999 + "y"
     assert len(safe(long)) < 120
     assert safe(long) != safe(other)
+
+
+def test_long_names_end_with_their_digest() -> None:
+    """Three values of 120 letters are more than a file system takes, though each of them fits."""
+    template = Template.of("{a}{a}/{a}-{b}-{c}.parquet", "file")
+    long, other = (names_of(template, a=["x" * 130], b=["y" * 120], c=["z" * 119 + last])[0] for last in "12")
+    for name in (long, other):
+        assert re.fullmatch(r"x{80}=h[0-9a-f]{32}x[^/]*/x{80}=h[0-9a-f]{32}\.parquet", name)
+        assert max(map(len, name.split("/"))) <= 240
+    assert long.split("/")[0] == other.split("/")[0]
+    assert long != other
+
+
+def test_text_that_is_not_utf8_is_rejected() -> None:
+    city = pa.array([b"Oslo", b"\xff", b"Rome"]).view(pa.string())
+    with pytest.raises(Rejected, match="the name of the file is made of text that is not UTF-8") as caught:
+        BY_CITY.names(pa.record_batch({"city": city, "sensor": ["x"] * 3}))
+    assert caught.value.rows == (1,)
 
 
 @given(st.lists(st.text(min_size=1), unique=True, max_size=20))

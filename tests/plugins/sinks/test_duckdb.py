@@ -152,3 +152,12 @@ def test_a_file_that_is_no_database_waits_for_a_human_and_says_so(tmp_path):
     (tmp_path / FILE).write_bytes(b"not a database at all" * 500)
     with pytest.raises((Retry, Refused), match="not a valid DuckDB database"):
         deliver(tmp_path, READINGS)
+
+
+def test_text_that_is_not_utf8_costs_its_own_rows(tmp_path):
+    text = pa.array([b"ok", b"\xff\xfe", None]).view(pa.string())
+    sink = DuckDBSink(tmp_path / "copy.duckdb", "t")
+    with pytest.raises(Rejected, match="DuckDB takes no text that is not UTF-8") as caught:
+        sink.deliver(make_parcel(tmp_path / "spool", pa.record_batch({"text": text, "n": [1, 2, 3]})))
+    assert caught.value.rows == (1,)
+    assert sink.stored().num_rows == 0

@@ -288,3 +288,98 @@ def test_a_value_that_no_folder_can_have_as_its_name_costs_its_own_rows(tmp_path
         sink.deliver(make_parcel(tmp_path / "spool", rows))
     assert caught.value.rows == (1, 3)
     assert not list(tmp_path.glob("out/*"))
+
+
+# -- options that change -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after"), [(["city"], []), ([], ["city"]), (["city"], ["n"]), (["city"], ["city"]), ([], [])], ids=lambda one: "-".join(one)
+)
+def test_a_parcel_that_was_begun_is_ended_where_it_was_begun(tmp_path, monkeypatch, before, after, stopped):
+    """A process makes one file and no more; the options are changed; the next process ends it there, and goes on at the new place."""
+    rows = pa.record_batch({"city": ["London", "Oslo", "London"], "n": [1, 2, 3], "id": [1, 2, 3]})
+    moved = tmp_path / "lake" if before != after else tmp_path / "other"
+
+    def run(path: Path, columns: list[str]) -> ParquetSink:
+        sink = ParquetSink(path, partition_by=columns)
+        sink.keep_in(tmp_path / "state")
+        return sink
+
+    def ids() -> list[int]:
+        files = [file for folder in ("lake", "other") for file in (tmp_path / folder).rglob("[!.]*.parquet")]
+        return sorted(value for file in files for value in pq.ParquetFile(file).read()["id"].to_pylist())
+
+    sink = run(tmp_path / "lake", before)
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if "city=Oslo" in str(target):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        if before:
+            patch.setattr(Path, "rename", rename)
+            with pytest.raises(Retry):
+                sink.deliver(make_parcel(tmp_path / "spool", rows))
+        else:
+            sink.deliver(make_parcel(tmp_path / "spool", rows))
+    if stopped:
+        sink.close()
+    assert ids() == ([1, 3] if before else [1, 2, 3])
+    sink = run(moved, after)
+    sink.deliver(make_parcel(tmp_path / "spool", rows))
+    assert ids() == [1, 2, 3]
+    sink.deliver(make_parcel(tmp_path / "spool", rows, sequence=2))
+    assert ids() == [1, 1, 2, 2, 3, 3]
+    assert any(moved.rglob("*0000000002.parquet"))
+    assert any(moved.glob("*0000000002.parquet")) is not bool(after)
+
+
+def test_an_old_folder_that_is_gone_is_told(tmp_path, caplog):
+    """As a disk that is not mounted: nobody can see what is on it."""
+    sink = ParquetSink(tmp_path / "lake")
+    sink.keep_in(tmp_path / "state")
+    sink.deliver(parcel_of(tmp_path))
+    shutil.rmtree(tmp_path / "lake")
+    for path in ("other", "third"):
+        sink = ParquetSink(tmp_path / path)
+        sink.keep_in(tmp_path / "state")
+        sink.deliver(parcel_of(tmp_path, sequence=1 if path == "other" else 2))
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == f"{tmp_path}/lake: is not there any more, so nobody can see whether rows of s-0123abcd-0000-0000000001 are in it"
+
+
+def test_two_partitions_that_are_one_for_the_file_system_leave_nothing_behind(tmp_path):
+    """So the parcel can go elsewhere."""
+    (tmp_path / "out/city=OSLO").mkdir(parents=True)
+    (tmp_path / "out/city=oslo").symlink_to("city=OSLO")
+    rows = pa.record_batch({"city": ["OSLO", "oslo"], "n": [1, 2]})
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    sink.keep_in(tmp_path / "state")
+    with pytest.raises(Refused):
+        sink.deliver(make_parcel(tmp_path / "spool", rows))
+    assert list(tmp_path.glob("out/*/*")) == []
+    sink = ParquetSink(tmp_path / "other", partition_by=["city"])
+    sink.keep_in(tmp_path / "state")
+    assert sink.deliver(make_parcel(tmp_path / "spool", rows)).location == str(tmp_path / "other")
+
+
+def test_text_that_is_not_utf8_costs_its_own_rows(tmp_path):
+    column = pa.array([b"Oslo", b"\xff", None]).view(pa.string())
+    with pytest.raises(Rejected, match="partition_by: text that is not UTF-8") as caught:
+        ParquetSink(tmp_path / "out", partition_by=["city"]).deliver(parcel_of(tmp_path, pa.record_batch({"city": column, "n": range(3)})))
+    assert caught.value.rows == (1,)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_folders_that_together_make_a_path_too_long_cost_their_own_rows(tmp_path):
+    names = [f"c{number}" for number in range(20)]
+    rows = pa.record_batch({**{name: ["x" * 240, "y"] for name in names}, "n": [1, 2]})
+    with pytest.raises(Rejected, match="partition_by: a value is too long") as caught:
+        ParquetSink(tmp_path / "out", partition_by=names).deliver(parcel_of(tmp_path, rows))
+    assert caught.value.rows == (0,)
+    ParquetSink(tmp_path / "out", partition_by=names).deliver(parcel_of(tmp_path, rows.slice(1)))
+    assert len(list((tmp_path / "out").rglob("*.parquet"))) == 1

@@ -83,18 +83,21 @@ class Container:
         documents[body["id"]] = stored
         return (200 if there is not None else 201), stored
 
-    def batch(self, partition: str, operations: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
-        """All or nothing: 200 with the results, or 207 with one error among 424s."""
+    def batch(
+        self, partition: str, operations: list[dict[str, Any]], script: Wrong | None, brief: bool
+    ) -> tuple[int, list[dict[str, Any]]]:
+        """All or nothing: 200 with the results, or 207 with one error among 424s. `script` is what the last operation fails with."""
         if len(operations) > MOST:
             raise Wrong(400, "BadRequest", f"Batch request has more operations than what is supported: {MOST}")
         documents, results = dict(self.partitions.get(partition, {})), []
         for number, one in enumerate(operations):
             try:
+                if script and number == len(operations) - 1:
+                    raise script
                 kind, body, name = one["operationType"].lower(), one.get("resourceBody", {}), one.get("id", "")
                 status, stored = self.apply(partition, documents, kind, body, name, one.get("ifMatch"))
-                results.append(
-                    {"statusCode": status, "requestCharge": 6.0, **({"eTag": stored["_etag"], "resourceBody": stored} if stored else {})}
-                )
+                about = {"eTag": stored["_etag"], **({} if brief else {"resourceBody": stored})} if stored else {}
+                results.append({"statusCode": status, "requestCharge": 6.0, **about})
             except Wrong as wrong:
                 failed = [{"statusCode": 424, "requestCharge": 0.0} for _ in operations]
                 failed[number] = {"statusCode": wrong.status, "requestCharge": 1.2, "message": str(wrong)}
@@ -144,7 +147,10 @@ class Account:
     budget: float = 0
     """Request units a second; 0 for no end."""
     script: list[list[Any]] = field(factory=list)
-    """Status, sub-status and message of the answers to the next writes and queries, which then do nothing."""
+    """Status, sub-status and message of the answers to the next writes and queries, which then do nothing.
+
+    A fourth value is a mapping: `retry_after_ms`, and `operation` when it is not the request that fails but the last operation of a batch.
+    """
     databases: dict[str, dict[str, Container]] = field(factory=dict)
     throttled: int = 0
     """Requests answered with 429 so far."""
@@ -160,11 +166,17 @@ class Account:
             setattr(self, name, value)
         self._spent = 0.0 if settings else self._spent
 
-    def follow_script(self) -> None:
-        """Raises Wrong as long as there is something in it."""
-        if self.script:
-            status, sub, message = self.script.pop(0)
-            raise Wrong(status, "Scripted", message, **({"x_ms_substatus": str(sub)} if sub else {}))
+    def follow_script(self, is_batch: bool) -> Wrong | None:
+        """What comes next in it: raised, or given back when it is for an operation of a batch."""
+        if not self.script:
+            return None
+        status, sub, message, *more = self.script.pop(0)
+        extra = more[0] if more else {}
+        told = {"x_ms_substatus": sub, "x_ms_retry_after_ms": extra.get("retry_after_ms")}
+        wrong = Wrong(status, "Scripted", message, **{name: str(value) for name, value in told.items() if value})
+        if extra.get("operation") and is_batch:
+            return wrong
+        raise wrong
 
     def charge(self, units: float) -> None:
         """Take request units from those of this second, of which the last request may take more than are left."""

@@ -14,8 +14,8 @@ from typing import Any
 from cosmosdb.documents import LARGEST, Account, Container, Wrong
 from cosmosdb.sql import select
 
-PAGE = 100
-"""Results in an answer, when nobody asks for fewer."""
+PAGE, LARGEST_PAGE = 100, 1000
+"""Results in an answer, when nobody asks for another number, and when somebody asks for many."""
 CONTROL = "stand-in"
 """First part of paths for tests alone, which need no key: GET tells of the account, POST changes its settings."""
 
@@ -129,14 +129,15 @@ class Handler(BaseHTTPRequestHandler):
         account, given = self.server.account, self.headers.get("x-ms-documentdb-partitionkey")
         partition = json.dumps(json.loads(given)[0]) if given and json.loads(given) else None
         account.requests += 1
-        account.follow_script()
+        is_batch = self._says("x-ms-cosmos-is-batch-request")
+        script = account.follow_script(is_batch)
         if self._is_query():
             self._query(container, partition, body)
         elif partition is None:
             raise Wrong(400, "BadRequest", "x-ms-partitionkey header is not specified")
-        elif self._says("x-ms-cosmos-is-batch-request"):
+        elif is_batch:
             account.charge(sum(map(_charge, body)))
-            self._answer(*container.batch(partition, body))
+            self._answer(*container.batch(partition, body, script, self._is_brief()))
         else:
             self._one(container, partition, name, body)
 
@@ -147,7 +148,8 @@ class Handler(BaseHTTPRequestHandler):
         create = "upsert" if self._says("x-ms-documentdb-is-upsert") else "create"
         operation = {"POST": create, "PUT": "replace", "GET": "read", "DELETE": "delete"}[self.command]
         status, document = container.write(partition, operation, body or {}, only, if_match)
-        self._answer(status, document, **({"etag": document["_etag"]} if document else {}))
+        etag = {"etag": document["_etag"]} if document else {}
+        self._answer(status, None if self._is_brief() and self.command != "GET" else document, **etag)
 
     def _query(self, container: Container, partition: str | None, body: Any) -> None:
         if partition is None and not self._says("x-ms-documentdb-query-enablecrosspartition"):
@@ -158,12 +160,16 @@ class Handler(BaseHTTPRequestHandler):
         parameters = {one["name"]: one["value"] for one in body.get("parameters") or []}
         found = select(body["query"], parameters, container.documents(partition))
         asked, start = int(self.headers.get("x-ms-max-item-count") or -1), int(self.headers.get("x-ms-continuation") or 0)
-        end = start + (min(asked, PAGE) if asked > 0 else PAGE)
+        end = start + (min(asked, LARGEST_PAGE) if asked > 0 else PAGE)
         more = {"x_ms_continuation": str(end)} if end < len(found) else {}
         self._answer(200, {"Documents": found[start:end], "_count": len(found[start:end]), "_rid": container.rid}, **more)
 
     def _is_query(self) -> bool:
         return self._says("x-ms-documentdb-isquery") or "query+json" in self.headers.get("Content-Type", "")
+
+    def _is_brief(self) -> bool:
+        """Who writes does not want to read what is written."""
+        return self.headers.get("Prefer", "") == "return=minimal"
 
     def _says(self, header: str) -> bool:
         return bool(self.headers.get(header, "").lower() == "true")

@@ -46,7 +46,7 @@ def understood(where: str) -> Iterator[None]:
 def problem(error: Any, where: str) -> Exception:
     """What an answer of the service means."""
     status, sub = int(error.status_code or 0), int(error.sub_status or 0)
-    what = f"{where}: Cosmos DB answered {status}{f'/{sub}' if sub else ''}: {said(error)}"
+    what = f"{where}: Cosmos DB answered {status}{f'/{sub}' if sub else ''}: {said(error).rstrip('.')}"
     if status == 429:
         return Retry(f"{what}; if that lasts, give the container more throughput", asked_for(error), throttled=True)
     if status in AGAIN or (status, sub) in PASSING:

@@ -12,13 +12,17 @@ import pyarrow as pa
 from attrs import frozen
 
 from lakeward import ROW, OptionError, Parcel
-from lakeward_plugins.sinks.cosmos.jsonable import jsonable, unsupported
+from lakeward_plugins.sinks.cosmos.jsonable import jsonable, most_bytes, unsupported
 
 SYSTEM = ("_rid", "_self", "_etag", "_attachments", "_ts")
 """Properties that the service writes itself."""
+RUN = "development_run"
 UNSAFE = re.compile(r"[^A-Za-z0-9._:@+-]")
 LONGEST = 200
 """Characters of an id made of values; a longer one becomes its digest."""
+LONGEST_KEY = 2_048
+"""Bytes of a partition key."""
+REVISIONS = (pa.types.is_integer, pa.types.is_timestamp, pa.types.is_date)
 Item = dict[str, Any]
 
 
@@ -37,27 +41,36 @@ class Shape:
 
     def check(self, schema: pa.Schema) -> None:
         """Raises OptionError when rows of this schema cannot be such items."""
-        names = set(schema.names)
+        names = {name for name in schema.names if name != ROW or self.row_key}
         for place, name in enumerate(self.upsert_by):
             if name not in names:
                 raise OptionError(f"upsert_by[{place}]", f"the rows have no column {name!r}, but {', '.join(sorted(names))}")
-        if self.revision and not (self.revision in names and pa.types.is_integer(schema.field(self.revision).type)):
-            raise OptionError("revision", f"{self.revision!r} is no column of whole numbers in the rows; correct it, or leave it out")
-        if self.partition_key[0] not in names and self.partition_key != ("id",):
+        if self.revision and not (self.revision in names and any(fits(schema.field(self.revision).type) for fits in REVISIONS)):
+            cast = "name another, or cast it with schematize"
+            raise OptionError("revision", f"{self.revision!r} is no column of whole numbers or times in the rows; {cast}")
+        if self.partition_key[0] not in {"id", *map(self.property_of, names)}:
             make = "add it with schematize, or with path_columns of the source"
             raise OptionError("partition_key", f"the rows have no column {self.partition_key[0]!r}; {make}")
         if "id" in names and self.own_id in names:
             raise OptionError("own_id", f"the rows have a column {self.own_id!r} too; choose another name for their `id`")
         if taken := [name for name in SYSTEM if name in names]:
             raise OptionError("", f"column {taken[0]!r}: Cosmos DB writes a property of this name itself; rename it with schematize")
+        if self.run and RUN in names:
+            raise OptionError(
+                "development", f"marks items with the property {RUN!r}, and the rows have such a column; rename it with schematize"
+            )
         if strange := unsupported(schema):
             raise OptionError("", f"{strange} has no place in JSON; cast it with schematize")
+
+    def property_of(self, column: str) -> str:
+        """Its name in the items."""
+        return self.own_id if column == "id" else column
 
     def phrase(self, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
         """A query by columns of the rows. A text of JSON is one of Cosmos DB."""
 
         def path(column: str) -> str:
-            return f"c[{json.dumps(self.own_id if column == 'id' else column)}]"
+            return f"c[{json.dumps(self.property_of(column))}]"
 
         top = f"TOP {limit} " if limit and not count else ""
         conditions = " AND ".join(f"{path(column)} = {json.dumps(text)}" for column, text in where.items())
@@ -73,11 +86,12 @@ class Shape:
         wanted = [name for name in rows.schema.names if name != ROW or self.row_key]
         bad: dict[int, str] = {}
         columns = [_column(rows.column(name), name, bad) for name in wanted]
-        keys = ["id", *(self.own_id if name == "id" else name for name in wanted)]
+        keys = ["id", *map(self.property_of, wanted)]
         if self.upsert_by:
-            names = _natural([columns[wanted.index(name)] for name in self.upsert_by], self.upsert_by, bad)
+            _require([(name, columns[wanted.index(name)]) for name in (*self.upsert_by, self.revision)], bad)
+            names = _natural([columns[wanted.index(name)] for name in self.upsert_by])
         if self.run:
-            keys.append("development_run")
+            keys.append(RUN)
             columns.append([self.run] * rows.num_rows)
             names = [f"dev-{self.run}-{name}" for name in names]
         items: list[Item | None] = [dict(zip(keys, values, strict=True)) for values in zip(names, *columns, strict=True)]
@@ -86,22 +100,36 @@ class Shape:
         return items, bad
 
     def partition_of(self, item: Item) -> Any:
-        """The value of its partition key. Raises LookupError when there is none, or one that is no plain value."""
+        """The value of its partition key. Raises ValueError, which says why, when there is none that Cosmos DB would take."""
         value: Any = item
         for step in self.partition_key:
-            value = value[step] if isinstance(value, dict) else _missing(step)
-        return _missing(self.partition_key[-1]) if isinstance(value, (dict, list)) else value
+            value = value.get(step, []) if isinstance(value, dict) else []
+        if isinstance(value, (dict, list)):
+            raise ValueError(f"there is no plain value at /{'/'.join(self.partition_key)}, which must say the partition")
+        if isinstance(value, str) and len(value) > LONGEST_KEY // 4 and len(value.encode()) > LONGEST_KEY:
+            raise ValueError(
+                f"the value at /{'/'.join(self.partition_key)} has more than {LONGEST_KEY:,} bytes: no partition key is so long"
+            )
+        return value
+
+    def longest(self, rows: pa.RecordBatch) -> int:
+        """Bytes that no item of these rows has more of as JSON."""
+        ids = 2 * (LONGEST + len(RUN)) + len(self.own_id)
+        return ids + sum(len(json.dumps(name)) + 2 + most_bytes(rows.column(name)) for name in rows.schema.names)
 
 
 def namer(parcel: Parcel) -> Callable[[pa.RecordBatch, int], list[str]]:
     """Gives the ids of rows from a place of the parcel on.
 
-    An id says which row of which parcel it is: life of the state, pipeline, sink and origin (digest), epoch, sequence number, row key. The
-    key alone would not do: a row that a transform held back leaves under the origin and epoch of a later batch, where another row has the
-    same key. Where rows have no key, or two have the same, it is the place in the parcel: that is the same on every retry, too.
+    An id says which row of which parcel it is: life of the state, digest (of pipeline, sink, origin and content of the parcel), epoch,
+    sequence number, row key. The key alone would not do: a row that a transform held back leaves under the origin and epoch of a later
+    batch, where another row has the same key. Nor would it without the content: a state that was copied, or set back to an old backup,
+    gives tokens again, and "409: it is there" would lose the rows. Where rows have no key, or two have the same, it is the place in the
+    parcel: that is the same on every retry, too.
     """
     token = parcel.token
-    who = hashlib.blake2b("\0".join((token.pipeline, token.sink, parcel.origin)).encode("utf-8", "surrogateescape"), digest_size=8)
+    about = "\0".join((token.pipeline, token.sink, parcel.origin, parcel.sha256))
+    who = hashlib.blake2b(about.encode("utf-8", "surrogateescape"), digest_size=8)
     start = f"{token.life}-{who.hexdigest()}-{token.epoch}"
     if _has_own_keys(parcel):
         return lambda rows, first: [f"{start}-{token.sequence}-{key}" for key in rows.column(ROW).to_pylist()]
@@ -119,12 +147,18 @@ def _has_own_keys(parcel: Parcel) -> bool:
     return not keys.null_count and len(keys.unique()) == len(keys)
 
 
-def _natural(columns: list[list[Any]], names: tuple[str, ...], bad: dict[int, str]) -> list[str]:
+def _require(columns: list[tuple[str, list[Any]]], bad: dict[int, str]) -> None:
+    """Rows without one of these values are bad."""
+    for name, values in columns:
+        if None in values:
+            missing = f"{name} is missing, and an item that newer rows replace needs it"
+            bad |= {place: missing for place, value in enumerate(values) if value is None and place not in bad}
+
+
+def _natural(columns: list[list[Any]]) -> list[str]:
     """Ids made of the values that say what an item is about."""
     found = []
-    for place, values in enumerate(zip(*columns, strict=True)):
-        if None in values and place not in bad:
-            bad[place] = f"{names[values.index(None)]} is missing, and upsert_by needs it for the id"
+    for values in zip(*columns, strict=True):
         text = "|".join(UNSAFE.sub(_escaped, str(value)) for value in values)
         found.append(text if len(text) <= LONGEST else "|" + hashlib.blake2b(text.encode(), digest_size=16).hexdigest())
     return found
@@ -137,16 +171,18 @@ def _escaped(match: re.Match[str]) -> str:
 def _column(column: pa.Array[Any], name: str, bad: dict[int, str]) -> list[Any]:
     try:
         return jsonable(column)
-    except UnicodeDecodeError:  # seldom: row by row
+    except ValueError:  # seldom: row by row
         values = []
         for place in range(len(column)):
             try:
                 values += jsonable(column.slice(place, 1))
-            except UnicodeDecodeError as error:
+            except ValueError as error:
                 values.append(None)
-                bad.setdefault(place, f"column {name!r} is not valid UTF-8: {error.reason} at byte {error.start}")
+                bad.setdefault(place, f"column {name!r} {_what(error)}")
         return values
 
 
-def _missing(name: str) -> Any:
-    raise LookupError(name)
+def _what(error: ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"is not valid UTF-8: {error.reason} at byte {error.start}"
+    return f"has no place in JSON: {error}"

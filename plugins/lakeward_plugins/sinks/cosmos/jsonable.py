@@ -27,6 +27,10 @@ import pyarrow.compute as pc
 
 EXACT = 2**53
 """Greatest integer up to which a double holds each of them."""
+FIXED = 40
+"""Bytes that a number, a truth value or a time needs at most, with quotes."""
+ANY = 2**40
+"""More bytes than any value has."""
 types = pa.types
 
 
@@ -38,12 +42,14 @@ def unsupported(schema: pa.Schema) -> str:
 def _is_strange(kind: Any) -> bool:
     if isinstance(kind, pa.BaseExtensionType):
         return _is_strange(kind.storage_type)
-    inner = [kind.field(place).type for place in range(kind.num_fields)] if types.is_nested(kind) else []
-    return bool(types.is_interval(kind) or types.is_union(kind) or types.is_run_end_encoded(kind)) or any(map(_is_strange, inner))
+    inner = [kind.field(place) for place in range(kind.num_fields)] if types.is_nested(kind) else []
+    twice = types.is_struct(kind) and len({one.name for one in inner}) < len(inner)
+    odd = types.is_interval(kind) or types.is_union(kind) or types.is_run_end_encoded(kind) or twice
+    return bool(odd) or any(_is_strange(one.type) for one in inner)
 
 
 def jsonable(column: Any) -> list[Any]:
-    """The values of a column. Raises UnicodeDecodeError for text that is none."""
+    """The values of a column. Raises ValueError for what JSON cannot say, such as text that is not UTF-8 (UnicodeDecodeError)."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         return jsonable(column.storage)
@@ -53,6 +59,20 @@ def jsonable(column: Any) -> list[Any]:
         if fits(kind):
             return convert(column)
     return list(column.to_pylist())
+
+
+def most_bytes(column: Any) -> int:
+    """Bytes of JSON that no value of the column has more of: a safe bound, found without making JSON. For nested ones it is `ANY`."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return most_bytes(column.storage)
+    if types.is_dictionary(kind):
+        return most_bytes(column.dictionary)
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        return 6 * int(pc.max(pc.binary_length(column)).as_py() or 0) + 4  # a control character is six bytes: \u0001
+    if types.is_decimal(kind):
+        return 2 * int(kind.precision) + abs(int(kind.scale))
+    return FIXED if types.is_primitive(kind) or types.is_null(kind) else ANY
 
 
 def _integers(column: Any) -> list[Any]:
@@ -106,7 +126,14 @@ def _lists(column: Any) -> list[Any]:
 
 def _maps(column: Any) -> list[Any]:
     parts = column.cast(pa.list_(pa.struct([pa.field("key", column.type.key_type, False), pa.field("value", column.type.item_type)])))
-    return [None if entries is None else {_key(one["key"]): one["value"] for one in entries} for entries in _lists(parts)]
+    return [None if entries is None else _object(entries) for entries in _lists(parts)]
+
+
+def _object(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    found = {_key(one["key"]): one["value"] for one in entries}
+    if len(found) < len(entries):
+        raise ValueError("a key is there twice in one map")
+    return found
 
 
 def _key(value: Any) -> str:

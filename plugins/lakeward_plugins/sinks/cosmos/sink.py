@@ -8,7 +8,6 @@ import json
 import logging
 import re
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -22,8 +21,8 @@ from azure.cosmos import CosmosClient
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Retry, option
 from lakeward.secrets import Secret
 from lakeward_plugins.sinks.cosmos.answers import Unhappy, problem, understood
-from lakeward_plugins.sinks.cosmos.items import Shape, namer
-from lakeward_plugins.sinks.cosmos.writing import Entry, Progress, Writer, newest
+from lakeward_plugins.sinks.cosmos.items import SYSTEM, Shape, namer
+from lakeward_plugins.sinks.cosmos.writing import ENVELOPE, LARGEST, MOST, Chunk, Entry, Progress, Writer, newest
 
 log = logging.getLogger("lakeward.cosmos")
 ADDRESS = re.compile(r"https?://[^\s/@?#:]+(:\d{1,5})?/?")
@@ -31,8 +30,9 @@ NAME = re.compile(r"[^/\\?#\s](?:[^/\\?#]*[^/\\?#\s])?")
 PATH = re.compile(r"(/[^/\"\s]+)+")
 CHUNK = 10_000
 """Rows that are items at a time."""
-# It prints a traceback when it cannot look at the account in the background, which every request would tell of as well.
-QUIET = {"azure": logging.INFO, "azure.cosmos._GlobalEndpointManager": logging.CRITICAL}
+# They print tracebacks: when the account cannot be looked at in the background, which every request would tell of as well, and when an
+# answer is cut short in its head.
+QUIET = {"azure": logging.INFO, "azure.cosmos._GlobalEndpointManager": logging.CRITICAL, "urllib3.connection": logging.ERROR}
 
 
 @define
@@ -49,9 +49,11 @@ class CosmosSink:
     container: str = option(help="Name of the container; it must be there.")
     partition_key: str = option("/city", help="Path of the container's partition key.")
     upsert_by: list[str] = option(
-        factory=list, help="Columns that say what an item is about: its id is made of them, newer rows replace it."
+        factory=list, help="Columns that say what an item is about: its id is made of them, and a row of a greater `revision` replaces it."
     )
-    revision: str = option("", help="With `upsert_by`: a column of whole numbers; a smaller one never replaces a greater one.")
+    revision: str = option(
+        "", help="Goes with `upsert_by`: a column of whole numbers or times that grows with each newer row about the same thing."
+    )
     own_id: str = option("row_id", help="Property for the rows' own column `id`, as Cosmos DB calls its key so.")
     row_key: bool = option(False, help="Keep the row key, as the property `_row`.")
     inserted_at: str = option("", help="Add a property of this name, with the time of spooling.")
@@ -63,6 +65,7 @@ class CosmosSink:
     _shape: Shape = field(init=False, repr=False, eq=False)
     _open: Any = field(init=False, default=None, repr=False, eq=False)
     _held: ExitStack = field(init=False, factory=ExitStack, repr=False, eq=False)
+    _met: bool = field(init=False, default=False, repr=False, eq=False)
     _progress: Progress = field(init=False, factory=lambda: Progress(""), repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -75,6 +78,9 @@ class CosmosSink:
             raise OptionError("partition_key", f"{self.partition_key!r} is not a path such as /city")
         if self.revision and not self.upsert_by:
             raise OptionError("revision", "says which of two items of one id is newer, and only `upsert_by` makes such ids; give that too")
+        if self.upsert_by and not self.revision:
+            such = "`revision` of windows, `event_ts` of alerts, the time of readings"
+            raise OptionError("upsert_by", f"needs a `revision`, so that an older row that comes again never replaces a newer one: {such}")
         try:
             base64.b64decode(self.key.reveal(), validate=True)
         except (binascii.Error, ValueError):
@@ -102,16 +108,15 @@ class CosmosSink:
         container = self._container()
         if self._progress.parcel != str(parcel.token):
             self._progress = Progress(str(parcel.token))
-        plain = bool(self.upsert_by) and not self.revision
-        writer, name, first = Writer(container, self._where, plain, self.revision), namer(parcel), 0
+        writer, name, first = Writer(container, self._where, self._shape.property_of(self.revision), self._met), namer(parcel), 0
         try:
             for number, rows in enumerate(parcel.batches(CHUNK)):
-                self._write(writer, number, self._partitions(rows, name(rows, first), first))
+                self._write(writer, self._chunk(number, rows, name(rows, first), first))
                 first += rows.num_rows
         except Refused:
             self.close()  # the next attempt looks anew at what somebody may have mended
             raise
-        done = self._progress
+        done, self._met = self._progress, writer.met
         return Receipt(self._where, {"written": done.written, "already_there": done.there}, dict(done.rejected))
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None, partition: Any = None, limit: int | None = None) -> pa.Table:
@@ -203,48 +208,48 @@ class CosmosSink:
             enable_endpoint_discovery=False,  # the address that was given, which points to the region that takes writes
             connection_timeout=self.connect_timeout.total_seconds(),
             read_timeout=self.timeout.total_seconds(),
-            retry_total=0, retry_connect=0, retry_read=0, retry_status=0, retry_throttle_total=-1,
+            no_response_on_write=True, retry_total=0, retry_connect=0, retry_read=0, retry_status=0, retry_throttle_total=-1,
         )  # fmt: skip
 
-    def _partitions(self, rows: pa.RecordBatch, names: list[str], first: int) -> dict[tuple[type, Any], list[Entry]]:
-        """The items of each partition; the type tells 1 from true."""
+    def _chunk(self, number: int, rows: pa.RecordBatch, names: list[str], first: int) -> Chunk:
+        """The items of each partition. `first` is the place of the first row in the parcel."""
         try:
             self._shape.check(rows.schema)
         except OptionError as error:
             raise Refused(f"{self._where}: {error}") from error
         items, bad = self._shape.items(rows, names)
-        found: dict[tuple[type, Any], list[Entry]] = {}
+        partitions: dict[tuple[type, Any], list[Entry]] = {}
         for place, item in enumerate(items, first):
             if item is not None:
                 try:
                     partition = self._shape.partition_of(item)
-                    found.setdefault((type(partition), partition), []).append((place, item))
-                except LookupError:
-                    bad[place - first] = f"there is no plain value at {self.partition_key}, which must say the partition"
+                    partitions.setdefault((type(partition), partition), []).append((place, item))
+                except ValueError as error:
+                    bad[place - first] = str(error)
         self._progress.rejected |= {first + place: reason for place, reason in bad.items()}
-        return found
+        return Chunk(number, partitions, self._shape.longest(rows) + ENVELOPE <= LARGEST // MOST)
 
-    def _write(self, writer: Writer, chunk: int, partitions: dict[tuple[type, Any], list[Entry]]) -> None:
+    def _write(self, writer: Writer, chunk: Chunk) -> None:
         """All partitions, some at a time; when one fails the others stop after the batch in hand."""
-        lock, progress, errors = threading.Lock(), self._progress, list[BaseException]()
+        errors: list[BaseException] = []
 
         def work(partition: Any, entries: Sequence[Entry]) -> None:
             try:
-                entries = newest(entries, self.revision) if self.upsert_by else entries
-                writer.write(partition, entries, progress, chunk, lock)
+                writer.write(partition, newest(entries, writer.revision) if writer.revision else entries, chunk, self._progress)
             except BaseException as error:  # noqa: BLE001  # told by the thread that waits
                 errors.append(error)
                 writer.stop.set()
 
-        with ThreadPoolExecutor(min(self.concurrency, max(1, len(partitions))), thread_name_prefix="cosmos") as pool:
-            wait([pool.submit(work, partition, entries) for (_, partition), entries in partitions.items()], return_when=ALL_COMPLETED)
+        with ThreadPoolExecutor(min(self.concurrency, max(1, len(chunk.partitions))), thread_name_prefix="cosmos") as pool:
+            wait([pool.submit(work, partition, entries) for (_, partition), entries in chunk.partitions.items()], return_when=ALL_COMPLETED)
         if errors:
             raise next((error for error in errors if not isinstance(error, Retry)), errors[0])
 
 
 def _table(found: Sequence[Any]) -> pa.Table:
-    """Columns of all names that are there; one with values of several types is JSON text."""
+    """Columns of all names that are there; one with values of several types is JSON text. Of whole items without what the service adds."""
     rows = [one if isinstance(one, dict) else {"value": one} for one in found]
+    rows = [{name: one[name] for name in one if name not in SYSTEM} if one.keys() >= {*SYSTEM} else one for one in rows]
     names = dict.fromkeys(name for row in rows for name in row)
     columns: dict[str, Any] = {}
     for name in names:

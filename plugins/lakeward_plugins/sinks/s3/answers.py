@@ -19,8 +19,10 @@ REMEDY: dict[int | str, str] = {
     "KMS.NotFoundException": "correct `kms_key_id`", "KMS.DisabledException": "enable the key, or correct `kms_key_id`",
 }  # fmt: skip
 AGAIN = {408, 409, 425, 429}  # 409: another write of the same key is going on
-DAMAGED = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentChecksumMismatch"}  # on the way; all are 400
+DAMAGED = {"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentChecksumMismatch", "NoSuchUpload"}
+"""On the way; the last one by a rule of the bucket, or another attempt, that removed what was not ended."""
 ODD = (ResponseParserError, ValueError, TimeoutError)  # an answer cut short in its XML or in a date; the deadline, while the file is hashed
+UNSENT = (aws.EndpointConnectionError, aws.ConnectTimeoutError)  # nobody heard of the request
 PASSING = (*ODD, aws.HTTPClientError, aws.ConnectionError, aws.IncompleteReadError, aws.CredentialRetrievalError)
 
 

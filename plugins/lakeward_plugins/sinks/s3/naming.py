@@ -46,6 +46,8 @@ def require_folder(prefix: str) -> None:
     """Raises OptionError when it would lead elsewhere, or cannot be read."""
     if prefix and not (FOLDER.fullmatch(prefix) and prefix.isprintable()):
         raise OptionError("prefix", f"{prefix!r} is not a folder; write names with / between them, without . and ..")
+    if len(prefix.encode()) > 512:
+        raise OptionError("prefix", "has more than 512 bytes, and all of a key has 1,024; take a shorter one")
 
 
 def require_address(url: str) -> None:

@@ -9,25 +9,31 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import botocore.exceptions as aws  # type: ignore[import-untyped]  # ships no types
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-from attrs import define, field
+from attrs import define, evolve, field
 
-from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, option
+from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.partitions import require_columns, split
 from lakeward.secrets import Secret
-from lakeward_plugins.sinks.s3.answers import ODD, code, status, unhappy, unreached
+from lakeward.trail import Trail
+from lakeward_plugins.sinks.s3.answers import ODD, UNSENT, code, status, unhappy, unreached
 from lakeward_plugins.sinks.s3.naming import Account, filled, require_address, require_bucket, require_folder
 from lakeward_plugins.sinks.s3.reading import filesystem, objects
-from lakeward_plugins.sinks.s3.writing import Bucket, Content
+from lakeward_plugins.sinks.s3.writing import ASKED, Bucket, Content
+
+log = logging.getLogger("lakeward.s3")
+LONGEST = 1_024  # bytes of a key
 
 
 @define
@@ -61,7 +67,8 @@ class S3Sink:
     timeout: timedelta = option(timedelta(seconds=60), help="Longest wait for an answer; an upload gets 1 s more per 64 kB.", minimum=0.1)
     _account: Account = field(init=False, repr=False, eq=False)
     _bucket: Bucket | None = field(init=False, default=None, repr=False, eq=False)
-    _conditional: bool = field(init=False, default=True, repr=False, eq=False)
+    _conditional: bool | None = field(init=False, default=True, repr=False, eq=False)
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         fields = {
@@ -115,13 +122,14 @@ class S3Sink:
         with self._sorted_errors(f"s3://{self.bucket}/{key}"):
             bucket = self._open()
             bucket.client.put_object(Bucket=self.bucket, Key=key, Body=b"", **bucket.encryption)
+            doubt = "" if bucket.keeps(key) else f"; the store has no conditional writes, or ignores them: {ASKED}"
             try:
                 bucket.client.delete_object(Bucket=self.bucket, Key=key)
             except aws.ClientError as error:
                 if status(error) != 403:
                     raise
-                return f"wrote s3://{self.bucket}/{key}, which stays: these credentials may not remove, and need not"
-        return f"wrote and removed an object in {self._folder}"
+                return f"wrote s3://{self.bucket}/{key}, which stays: these credentials may not remove, and need not{doubt}"
+        return f"wrote and removed an object in {self._folder}{doubt}"
 
     def stored(self) -> tuple[pyarrow.fs.FileSystem, list[str]]:
         """The objects that are there now. Needs `s3:ListBucket` and `s3:GetObject`."""
@@ -133,31 +141,71 @@ class S3Sink:
         """Where the objects are, and how many."""
         return {"place": self._folder, "files": len(self.stored()[1])}
 
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where objects went last."""
+        self._trail = Trail(folder / "place.json")
+        self._conditional = self._trail.known("conditional", self._place)
+        if self._conditional is False:
+            log.warning("s3://%s: the store has no conditional writes, or ignores them; %s", self.bucket, ASKED)
+
     def deliver(self, parcel: Parcel) -> Receipt:
-        """Write the parcel's file under its name, or see that an earlier attempt did."""
+        """Write the parcel's objects, or see that an earlier attempt did, also where they went before these options changed."""
+        return self._trail.ended_elsewhere(parcel, self._place, lambda place: evolve(self, **place)) or self.write(parcel)
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """All objects of the parcel, but for those that are there."""
         key, size, there = "", 0, True
-        for content in self._partitions(parcel) if self.partition_by else self._whole(parcel):
+        for content in self._contents(parcel):
             key = content.key
             try:
                 with self._sorted_errors(f"s3://{self.bucket}/{key}"):
-                    there = not self._open().write_once(content) and there
+                    bucket = self._open()
+                    there = not bucket.write_once(content) and there
+                    self._trail.learn(conditional=bucket.conditional)
             except Rejected as error:
                 if not size:
                     raise
                 todo = "other partitions of the parcel are there, so it cannot be sent in smaller parts; let the store take it"
                 raise Refused(f"{error}; {todo}") from None
+            except (Refused, Retry) as problem:
+                if not size and (isinstance(problem, Refused) or isinstance(problem.__context__, UNSENT)):
+                    self._trail.refused()
+                raise
             size += content.size
         return Receipt(f"s3://{self.bucket}/{key}", {"bytes": size, "already_there": there})
 
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the first object of the parcel is there; what is there of another parcel does not count."""
+        try:
+            first = next(self._contents(parcel))
+        except (Refused, Rejected):  # such rows were never written
+            return False
+        with self._sorted_errors(f"s3://{self.bucket}/{first.key}"), suppress(Refused):
+            return self._open().has(first)
+        return False
+
     def close(self) -> None:
         """Close connections that are kept open between requests."""
+        self._forget()
+        self._trail.end()
+
+    def _forget(self) -> None:
+        """The next attempt makes a client anew."""
         if self._bucket:
             self._conditional = self._bucket.conditional  # of the store, not of the connection
             self._bucket.client.close()
         self._bucket = None
 
+    @property
+    def _place(self) -> dict[str, Any]:
+        """The options that say where rows go."""
+        return {"endpoint_url": self.endpoint_url, "bucket": self.bucket, "prefix": self.prefix, "partition_by": self.partition_by}
+
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}".removeprefix("/")
+
+    def _contents(self, parcel: Parcel) -> Iterator[Content]:
+        return self._partitions(parcel) if self.partition_by else self._whole(parcel)
 
     def _whole(self, parcel: Parcel) -> Iterator[Content]:
         yield Content(self._key(f"{parcel.token.name}.parquet"), parcel.path, parcel.sha256)
@@ -168,7 +216,8 @@ class S3Sink:
         A retry goes through all again; what an earlier attempt wrote is known by the parcel it was made from.
         """
         objects = []
-        for part in split(parcel.table(), self.partition_by):
+        room = LONGEST - len(self._key(f"/{parcel.token.name}.parquet").encode())
+        for part in split(parcel.table(), self.partition_by, LONGEST, room):
             out, texts = io.BytesIO(), [one.name for one in part.rows.schema if pa.types.is_string(one.type)]
             table = pa.Table.from_batches([part.rows])
             pq.write_table(table, out, compression=self.compression, use_dictionary=texts or False)  # type: ignore[arg-type]  # a list of names is allowed as well
@@ -194,5 +243,5 @@ class S3Sink:
         except (aws.ClientError, aws.BotoCoreError, *ODD) as error:
             problem = unhappy(error, where) if isinstance(error, aws.ClientError) else unreached(error, where)
             if isinstance(problem, Refused):
-                self.close()  # the next attempt looks for credentials anew
+                self._forget()  # the next attempt looks for credentials anew
             raise problem from None  # its cause holds the whole answer

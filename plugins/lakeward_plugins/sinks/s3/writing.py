@@ -24,6 +24,7 @@ SLOWEST = 64_000  # bytes a second; an upload that is slower is given up and tri
 LARGE = 64 << 20  # bytes; what is larger goes in parts
 PART = 16 << 20  # bytes of a part; S3 takes no smaller one than 5 MiB, and 10,000 of them
 SHA256 = re.compile(r"[0-9a-f]{64}")
+ASKED = "it is asked for each object before that is written"
 
 
 @frozen
@@ -63,29 +64,57 @@ class Bucket:
     timeout: float
     encryption: Mapping[str, str]
     """`ServerSideEncryption` and `SSEKMSKeyId`, for each object."""
-    conditional: bool = True
-    """Whether the store knows conditional writes."""
+    conditional: bool | None = True
+    """Whether the store knows conditional writes. None: the first object is written twice, and a store that takes it again ignores them."""
 
     def write_once(self, content: Content) -> bool:
         """Write the object; False when it was there already."""
         large = content.size > LARGE
-        if (large or not self.conditional) and self._has(content):  # a request that saves an upload, or is all there is
+        if (large or self.conditional is False) and self._seen(content):  # a request that saves an upload, or is all there is
             return False
         try:
-            self._write_parts(content) if large else self._write(content)
+            if large:
+                return self._write_parts(content)
+            self._write(content)
         except aws.ClientError as error:
             if status(error) == 412:
-                return not self._has(content, found=True)
-            if status(error) == 501 and self.conditional:
-                self.conditional = False
-                log.warning("s3://%s: the store has no conditional writes; it is asked for each object before that is written", self.name)
+                self.conditional = True
+                return not self.has(content, found=True)
+            if status(error) == 501 and self.conditional is not False:
+                self._without_conditions("has no conditional writes")
                 return self.write_once(content)
             raise
+        if self.conditional is None:
+            self._try_condition(content)
         return True
+
+    def _try_condition(self, content: Content) -> None:
+        try:
+            self._write(content)
+        except aws.ClientError as error:
+            if status(error) != 412:
+                raise
+            self.conditional = True
+        else:
+            self._without_conditions("ignores If-None-Match")
+
+    def keeps(self, key: str) -> bool:
+        """Whether an object that is there stays when it is written on condition that there is none."""
+        try:
+            self.client.put_object(Bucket=self.name, Key=key, Body=b"", IfNoneMatch="*", **self.encryption)
+        except aws.ClientError as error:
+            if status(error) not in (412, 501):
+                raise
+            return status(error) == 412
+        return False
+
+    def _without_conditions(self, why: str) -> None:
+        self.conditional = False
+        log.warning("s3://%s: the store %s; %s", self.name, why, ASKED)
 
     @property
     def _condition(self) -> dict[str, str]:
-        return {"IfNoneMatch": "*"} if self.conditional else {}
+        return {} if self.conditional is False else {"IfNoneMatch": "*"}
 
     def _write(self, content: Content) -> None:
         with content.open(self.timeout) as body:
@@ -96,8 +125,11 @@ class Bucket:
             )  # fmt: skip
         self._require_stored(answer, content)
 
-    def _write_parts(self, content: Content) -> None:
-        """Nothing is visible before the last request. Whatever goes wrong before, the parts are given up: a store bills them for ever."""
+    def _write_parts(self, content: Content) -> bool:
+        """As `write_once`. Nothing is visible before the last request; without it, the parts are given up: a store bills them for ever.
+
+        An upload takes its time, and stores such as Ceph know the condition, but not at the end of one. So the store is asked once more.
+        """
         at = {"Bucket": self.name, "Key": content.key}
         self._give_up_older(content.key)
         begun = self.client.create_multipart_upload(**at, ContentType=content.kind, Metadata=content.metadata, **self.encryption)
@@ -110,11 +142,15 @@ class Bucket:
                     answer = self.client.upload_part(**at, UploadId=upload, PartNumber=number, Body=piece, ContentMD5=checksum)
                     self._require_stored(answer, content)
                     parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+            if self._seen(content):
+                self._give_up(content.key, upload)
+                return False
             done = {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
             self._require_stored(self.client.complete_multipart_upload(**at, **done, **self._condition), content)
         except BaseException:
             self._give_up(content.key, upload)
             raise
+        return True
 
     def _give_up_older(self, key: str) -> None:
         """Uploads of this key that a killed process left: the name is ours, so they are."""
@@ -128,10 +164,20 @@ class Bucket:
             self.client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
 
     def _require_stored(self, answer: Mapping[str, Any], content: Content) -> None:
-        if not answer.get("ETag"):  # whatever answered, a captive portal say, was not the store, or the answer was cut short
+        if not (answer.get("ETag") or answer.get("Key") == content.key):  # of uploads in parts, Ceph says the key only
+            # whatever answered, a captive portal say, was not the store, or the answer was cut short
             raise Retry(f"s3://{self.name}/{content.key}: the answer does not say that the object is stored")
 
-    def _has(self, content: Content, found: bool = False) -> bool:
+    def _seen(self, content: Content) -> bool:
+        """As `has`. Without s3:ListBucket, S3 answers 403 for what is not there: the write itself will tell then."""
+        try:
+            return self.has(content)
+        except aws.ClientError as error:
+            if status(error) != 403 or self.conditional is False:
+                raise
+            return False
+
+    def has(self, content: Content, found: bool = False) -> bool:
         """Whether the object is there with this content; `Refused` when with another."""
         where = f"s3://{self.name}/{content.key}"
         try:

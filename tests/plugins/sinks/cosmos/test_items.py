@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lakeward import OptionError, Refused
 from lakeward_plugins.sinks.cosmos.items import Shape, namer
-from lakeward_plugins.sinks.cosmos.jsonable import jsonable, unsupported
+from lakeward_plugins.sinks.cosmos.jsonable import jsonable, most_bytes, unsupported
 
 Make = Callable[..., Any]
 LIFE = "0123abcd"
@@ -80,8 +80,10 @@ def test_floats_come_back_bit_by_bit(numbers: list[float | None]) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.month_day_nano_interval(), pa.list_(pa.month_day_nano_interval()), pa.dense_union([pa.field("a", pa.int8())])]
-)
+    "kind",
+    [pa.month_day_nano_interval(), pa.list_(pa.month_day_nano_interval()), pa.dense_union([pa.field("a", pa.int8())]),
+     pa.struct([pa.field("a", pa.int8()), pa.field("a", pa.int8())])],
+)  # fmt: skip
 def test_what_has_no_place_in_json_is_named(kind: pa.DataType) -> None:
     assert unsupported(pa.schema([("fine", pa.int8()), ("odd", kind)])).startswith("column 'odd' (")
 
@@ -107,9 +109,13 @@ def test_options_name_what_is_kept(container: ContainerProxy, sink_of: Make, par
         ({"city": ["a"], "_etag": ["b"]}, {}, "column '_etag': Cosmos DB writes a property of this name itself; rename it with schematize"),
         ({"city": ["a"], "id": [1], "row_id": [2]}, {}, "own_id: the rows have a column 'row_id' too; choose another name for their `id`"),
         ({"town": ["a"]}, {}, "partition_key: the rows have no column 'city'; add it with schematize"),
-        ({"city": ["a"]}, {"upsert_by": ["city", "key"]}, r"upsert_by\[1\]: the rows have no column 'key', but _row, city"),
-        ({"city": ["a"]}, {"upsert_by": ["city"], "revision": "r"}, "revision: 'r' is no column of whole numbers"),
-        ({"city": ["a"], "r": [1.5]}, {"upsert_by": ["city"], "revision": "r"}, "revision: 'r' is no column of whole numbers"),
+        ({"town": ["a"]}, {"partition_key": "/_row"}, "partition_key: the rows have no column '_row'"),
+        ({"city": ["a"], "development_run": ["b"]}, {"development": True}, "development: marks items with the property 'development_run'"),
+        ({"city": ["a"], "r": [1]}, {"upsert_by": ["city", "key"], "revision": "r"},
+            r"upsert_by\[1\]: the rows have no column 'key', but city, r"),
+        ({"city": ["a"]}, {"upsert_by": ["_row"], "revision": "r"}, r"upsert_by\[0\]: the rows have no column '_row', but city"),
+        ({"city": ["a"]}, {"upsert_by": ["city"], "revision": "r"}, "revision: 'r' is no column of whole numbers or times"),
+        ({"city": ["a"], "r": [1.5]}, {"upsert_by": ["city"], "revision": "r"}, "revision: 'r' is no column of whole numbers or times"),
         ({"city": ["a"], "x": pa.array([None], pa.month_day_nano_interval())}, {},
             r"column 'x' \(month_day_nano_interval\) has no place in JSON"),
     ],
@@ -136,6 +142,22 @@ def test_text_that_is_none_costs_its_own_rows(container: ContainerProxy, sink_of
     assert len(documents(container)) == 2
 
 
+def test_a_map_that_names_a_key_twice_costs_its_own_row(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
+    """An object of JSON would keep one of the two values, without a word."""
+    tags = pa.array([[("a", 1)], [("a", 1), ("a", 2)], None], pa.map_(pa.string(), pa.int64()))
+    receipt = sink_of(container).deliver(parcel_of(pa.record_batch({"_row": [1, 2, 3], "city": ["a", "b", "c"], "tags": tags})))
+    assert dict(receipt.rejected) == {1: "column 'tags' has no place in JSON: a key is there twice in one map"}
+    assert sorted((item["city"], item["tags"]) for item in documents(container)) == [("a", {"a": 1}), ("c", None)]
+
+
+@given(st.sampled_from([column for column, _ in VALUES]) | st.lists(st.text()).map(lambda texts: pa.array(texts, pa.string())))
+def test_no_value_is_longer_than_what_is_said_of_its_column(column: pa.Array[Any]) -> None:
+    """A hundred items are sent without a look at each when they cannot be too large."""
+    found = [len(json.dumps(value)) for value in jsonable(column)]
+    assert max(found, default=0) <= most_bytes(column)
+    assert most_bytes(column) < 1000 or max(found) > 100 or pa.types.is_nested(column.type)
+
+
 # -- partitions --------------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +168,28 @@ def test_partitions_are_values_of_any_plain_kind(cosmos: CosmosServer, sink_of: 
         assert sink_of(container, partition_key="/part").deliver(parcel_of(rows, sequence=number + 1)).details["written"] == 3
         again = sink_of(container, partition_key="/part").deliver(parcel_of(rows, sequence=number + 1))
         assert again.details == {"written": 0, "already_there": 3}
+
+
+def test_a_partition_key_that_is_too_long_costs_its_own_rows_and_no_request(
+    cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make
+) -> None:
+    cities = ["°" * 1024, "°" * 1024 + "!", "Oslo"]
+    sink = sink_of(container)
+    sink.probe(pa.schema([("city", pa.string())]))
+    before = cosmos.set()["requests"]
+    receipt = sink.deliver(parcel_of(pa.record_batch({"_row": [1, 2, 3], "city": cities})))
+    assert cosmos.set()["requests"] == before + 2
+    assert dict(receipt.rejected) == {1: "the value at /city has more than 2,048 bytes: no partition key is so long"}
+    assert sorted(item["city"] for item in documents(container)) == ["Oslo", cities[0]]
+
+
+@pytest.mark.parametrize("path", ["/id", "/row_id", "/_row"])
+def test_a_partition_key_may_be_what_the_sink_makes_of_a_row(cosmos: CosmosServer, sink_of: Make, parcel_of: Make, path: str) -> None:
+    container, parcel = cosmos.container(path), parcel_of()
+    sink = sink_of(container, partition_key=path, row_key=True)
+    sink.probe(next(parcel.batches()).schema)
+    assert sink.deliver(parcel).details["written"] == 4
+    assert sorted(item["row_id"] for item in documents(container)) == [1, 2, 3, 4]
 
 
 def test_a_partition_key_may_lie_deeper(cosmos: CosmosServer, sink_of: Make, parcel_of: Make) -> None:
@@ -181,6 +225,14 @@ def test_a_row_that_was_held_back_is_not_taken_for_another_with_its_key(containe
     assert sorted(item["temperature"] for item in documents(container)) == [1.0, 2.0, 3.0]
 
 
+def test_a_state_that_is_a_copy_of_another_loses_no_row(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
+    """A folder that was copied to another node, or set back to a backup, gives the same token to other rows."""
+    for temperature in (1.0, 2.0, 1.0, 2.0):
+        rows = pa.record_batch({"_row": [7], "city": ["Oslo"], "temperature": [temperature]})
+        sink_of(container).deliver(parcel_of(rows))
+    assert sorted(item["temperature"] for item in documents(container)) == [1.0, 2.0]
+
+
 def test_the_input_is_part_of_an_id(parcel_of: Make) -> None:
     from attrs import evolve
 
@@ -205,8 +257,9 @@ PARTS = st.tuples(st.text(max_size=40) | st.integers(), st.text(max_size=80))
 
 @given(st.lists(PARTS, min_size=1, unique_by=lambda pair: tuple(map(str, pair))))
 def test_ids_made_of_values_are_safe_short_and_different(pairs: list[tuple[Any, str]]) -> None:
-    shape = Shape(("city",), ("a", "b"), "", "row_id", False, "")
-    rows = pa.record_batch({"a": [str(first) for first, _ in pairs], "b": [second for _, second in pairs], "city": ["x"] * len(pairs)})
+    shape = Shape(("city",), ("a", "b"), "n", "row_id", False, "")
+    first, second = map(list, zip(*pairs, strict=True))
+    rows = pa.record_batch({"a": list(map(str, first)), "b": second, "n": range(len(pairs))})
     items, bad = shape.items(rows, [""] * len(pairs))
     names = [item["id"] for item in items if item]
     assert not bad
@@ -214,10 +267,14 @@ def test_ids_made_of_values_are_safe_short_and_different(pairs: list[tuple[Any, 
     assert all(0 < len(name) <= 200 and name.isascii() and name.isprintable() and not set(name) & set("/\\?# ") for name in names)
 
 
-def test_a_value_that_is_missing_makes_no_id(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
-    rows = pa.record_batch({"window_id": ["a", None], "city": ["x", "x"]})
-    receipt = sink_of(container, upsert_by=["window_id"]).deliver(parcel_of(rows))
-    assert dict(receipt.rejected) == {1: "window_id is missing, and upsert_by needs it for the id"}
+@pytest.mark.parametrize("missing", ["window_id", "revision"])
+def test_an_item_that_is_replaced_needs_its_names_and_its_revision(
+    container: ContainerProxy, sink_of: Make, parcel_of: Make, missing: str
+) -> None:
+    columns = {"window_id": ["a", "b"], "revision": [1, 1], "city": ["x", "x"]}
+    columns[missing] = [columns[missing][0], None]
+    receipt = sink_of(container, upsert_by=["window_id"], revision="revision").deliver(parcel_of(pa.record_batch(columns)))
+    assert dict(receipt.rejected) == {1: f"{missing} is missing, and an item that newer rows replace needs it"}
     assert [item["id"] for item in documents(container)] == ["a"]
 
 

@@ -84,10 +84,12 @@ def test_what_a_human_must_mend_is_refused_in_one_line_and_works_again(
 
 
 def test_mistakes_are_told_by_the_probe(cosmos: CosmosServer, container: ContainerProxy, sink_of: Make) -> None:
-    schema = pa.schema([("city", pa.string()), ("sensor", pa.string())])
+    schema = pa.schema([("city", pa.string()), ("sensor", pa.string()), ("at", pa.timestamp("us", "UTC"))])
     where = f"{cosmos.url}/{container.container_link.split('/')[1]}/readings"
     assert sink_of(container).probe(schema) == f"would create items in {where}, partitioned by /city"
-    assert sink_of(container, upsert_by=["sensor", "city"]).probe(schema).startswith("would upsert items by sensor, city in ")
+    assert (
+        sink_of(container, upsert_by=["sensor", "city"], revision="at").probe(schema).startswith("would upsert items by sensor, city in ")
+    )
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"key": Secret(OTHER, "env:K")}, "answered 401: The input authorization token can't serve the request"),
         ({"database": "none"}, r"answered 404.*make the database and the container, or correct `database` and `container`"),
@@ -98,7 +100,7 @@ def test_mistakes_are_told_by_the_probe(cosmos: CosmosServer, container: Contain
         with pytest.raises(Refused, match=message):
             sink_of(container, **options).probe(schema)
     cosmos.set(firewall=True)
-    with pytest.raises(Refused, match=r"answered 403: Request originated from IP 127.0.0.1 .* through the firewall"):
+    with pytest.raises(Refused, match=r"answered 403: Request originated from IP 127.0.0.1 .* firewall settings; let the address"):
         sink_of(container).probe(schema)
     cosmos.reset()
     assert documents(container) == []
@@ -205,6 +207,7 @@ RIGHT: dict[str, Any] = {
         ({"partition_key": "city"}, "partition_key: 'city' is not a path such as /city"),
         ({"partition_key": "/"}, "partition_key: '/' is not a path such as /city"),
         ({"revision": "revision"}, "revision: says which of two items"),
+        ({"upsert_by": ["window_id"]}, "upsert_by: needs a `revision`, so that an older row that comes again never replaces a newer one"),
         ({"concurrency": 0}, "concurrency: expected from 1 to 64, got 0"),
         ({"timeout": timedelta(0)}, "timeout: expected at least 0.1 s"),
     ],
@@ -263,6 +266,8 @@ def test_a_query_gives_a_table(filled: CosmosSink) -> None:
     assert filled.query("SELECT VALUE COUNT(1) FROM c", partition="Rome").to_pylist() == [{"value": 100}]
     latest = filled.query("SELECT * FROM c WHERE c.city = @city ORDER BY c.n DESC", {"@city": "Rome"}, limit=2)
     assert latest["n"].to_pylist() == [298, 295]
+    assert latest.column_names == ["id", "city", "n", "big"]  # and not what the service adds, unless by name
+    assert filled.query("SELECT c._ts FROM c", limit=1).column_names == ["_ts"]
     assert filled.query("SELECT * FROM c").num_rows == 300  # in pages
     assert filled.query("SELECT * FROM c WHERE c.n < 0").num_rows == 0
 

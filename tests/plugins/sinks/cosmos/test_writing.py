@@ -1,11 +1,11 @@
-"""Once: batches, lost answers, limits, items that are refused, revisions."""
+"""Once: batches, lost answers, limits, items that are refused."""
 
 from __future__ import annotations
 
-import random
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -129,6 +129,23 @@ def test_an_answer_that_is_lost_is_one_attempt_and_the_next_one_finishes(
     assert len(documents(container)) == 350
 
 
+def test_an_answer_that_ends_in_its_head_is_an_attempt_and_no_traceback(
+    cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("urllib3.connection").setLevel(logging.NOTSET)
+    parcel = parcel_of(readings(1))
+    with FaultProxy(cosmos.url) as proxy:
+        sink = sink_of(container, endpoint=proxy.url)
+        opened(sink)
+        for faults in (["truncated"], ["ok", "truncated"]):  # the batch; the look after it was found to be there
+            proxy.script(*faults)
+            with pytest.raises(Retry):
+                sink.deliver(parcel)
+        assert sink.deliver(parcel).details == {"written": 0, "already_there": 1}
+    assert "Traceback" not in caplog.text
+    assert len(documents(container)) == 1
+
+
 def test_after_a_restart_what_is_there_is_looked_for_and_not_written(
     cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make
 ) -> None:
@@ -160,19 +177,30 @@ def test_a_replica_that_lags_behind_is_not_believed(container: ContainerProxy, s
     assert sink_of(container).deliver(parcel).details == {"written": 0, "already_there": 20}
 
 
-def test_an_item_that_somebody_changed_is_left_alone_and_told(
-    container: ContainerProxy, sink_of: Make, parcel_of: Make, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_item_that_somebody_changed_is_left_alone(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
     parcel = parcel_of()
     sink_of(container).deliver(parcel)
     mine = next(item for item in documents(container) if item["city"] == "Rome")
-    container.upsert_item({**mine, "note": "looked at"})
-    sink_of(container).deliver(parcel)
-    assert not caplog.records  # more is not other
-    container.upsert_item({**mine, "temperature": 99})
-    sink_of(container).deliver(parcel)
-    assert "1 items are there with other values, such as" in caplog.text
-    assert [item["temperature"] for item in documents(container) if item["city"] == "Rome"] == [99]
+    container.upsert_item({**mine, "note": "looked at", "temperature": 99})
+    assert sink_of(container).deliver(parcel).details == {"written": 0, "already_there": 4}
+    assert [(item["note"], item["temperature"]) for item in documents(container) if item["city"] == "Rome"] == [("looked at", 99)]
+
+
+@pytest.mark.parametrize("status", [408, 429, 449, 503])
+def test_an_operation_that_fails_for_a_while_takes_its_batch_along(
+    cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make, monkeypatch: Any, status: int
+) -> None:
+    monkeypatch.setattr(writing, "PATIENCE", 0)
+    sink, parcel = sink_of(container), parcel_of(readings(250))
+    opened(sink)
+    for _ in range(2):
+        cosmos.set(script=[[status, 0, "not now", {"operation": True}]])
+        with pytest.raises(Retry, match=f"answered {status}"):
+            sink.deliver(parcel)
+        assert documents(container) == []
+    receipt = sink.deliver(parcel)
+    assert (dict(receipt.details), receipt.rejected) == ({"written": 250, "already_there": 0}, {})
+    assert len(documents(container)) == 250
 
 
 # -- throttling --------------------------------------------------------------------------------------------------------
@@ -181,13 +209,22 @@ def test_an_item_that_somebody_changed_is_left_alone_and_told(
 def test_a_throttled_request_waits_as_long_as_the_service_asks(
     cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make
 ) -> None:
-    sink = sink_of(container)
-    sink.probe(SCHEMA)
-    cosmos.set(budget=1000)
-    before = cosmos.set()["throttled"]
-    sink.deliver(parcel_of(readings(250, cities=["Oslo"])))
-    assert 1 <= cosmos.set()["throttled"] - before <= 5
+    sink, parcel = sink_of(container), parcel_of(readings(250))
+    opened(sink)
+    cosmos.set(script=[[429, 3200, "The request rate is large", {"retry_after_ms": 250}]] * 2)
+    began = time.monotonic()
+    assert requests(cosmos, lambda: sink.deliver(parcel)) == 2 + 3
+    assert time.monotonic() - began >= 0.5
     assert len(documents(container)) == 250
+
+
+def test_a_wait_that_is_too_long_is_the_kernels(cosmos: CosmosServer, container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
+    sink, parcel = sink_of(container), parcel_of(readings(1))
+    opened(sink)
+    cosmos.set(script=[[429, 3200, "The request rate is large", {"retry_after_ms": 60_000}]])
+    with pytest.raises(Retry, match="answered 429/3200") as caught:
+        sink.deliver(parcel)
+    assert (caught.value.after, caught.value.throttled) == (60, True)
 
 
 def test_one_that_stays_throttled_is_left_to_the_kernel(
@@ -249,94 +286,3 @@ def test_many_refused_items_are_a_mistake_elsewhere(container: ContainerProxy, s
         Refused, match=r"1\d\d of 1\d\d items were refused, the last ones because Cosmos DB answered 400: The input ttl is invalid"
     ):
         sink_of(container).deliver(parcel_of(readings(150, cities=["Oslo"], ttl=[0] * 150)))
-
-
-# -- upserts -----------------------------------------------------------------------------------------------------------
-
-
-def windows(*revisions: tuple[str, int], city: str = "Oslo") -> pa.RecordBatch:
-    names, numbers = zip(*revisions, strict=True)
-    return pa.record_batch(
-        {"window_id": list(names), "revision": list(numbers), "city": [city] * len(names), "mean": [float(n) for n in numbers]}
-    )
-
-
-def revisions(container: ContainerProxy) -> dict[str, int]:
-    found = documents(container)
-    assert all(item["mean"] == item["revision"] for item in found)
-    return {item["window_id"]: item["revision"] for item in found}
-
-
-def test_the_newest_revision_stays_in_whatever_order_they_come(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
-    luck = random.Random(4)
-    every = [(f"w{n}", revision) for n in range(30) for revision in range(1, 6)]
-    luck.shuffle(every)
-    sink = sink_of(container, upsert_by=["window_id"], revision="revision")
-    for sequence, start in enumerate(range(0, len(every), 40), 1):
-        sink.deliver(parcel_of(windows(*every[start : start + 40]), sequence=sequence))
-    assert revisions(container) == {f"w{n}": 5 for n in range(30)}
-
-
-def test_the_newest_revision_stays_though_several_write(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
-    parcels = []
-    for number in range(24):
-        luck = random.Random(number)
-        rows = windows(*((f"w{n}", luck.randint(1, 50)) for n in range(10)))
-        parcels.append((rows, parcel_of(rows, sequence=number + 1)))
-    sinks = [sink_of(container, upsert_by=["window_id"], revision="revision") for _ in range(3)]
-    with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda one: [one[0].deliver(parcel) for _, parcel in parcels[one[1] :: 3]], zip(sinks, range(3), strict=True)))
-    wanted = {f"w{n}": max(rows["revision"][n].as_py() for rows, _ in parcels) for n in range(10)}
-    assert revisions(container) == wanted
-
-
-def test_a_greater_revision_that_comes_between_look_and_write_stays(
-    container: ContainerProxy, sink_of: Make, parcel_of: Make, monkeypatch: Any
-) -> None:
-    sink, real, between = sink_of(container, upsert_by=["window_id"], revision="revision"), writing.Writer._ask, [7, 5]
-    sink.deliver(parcel_of(windows(("w1", 1), ("w2", 1))))
-
-    def ask(*arguments: Any) -> Any:
-        found = real(*arguments)
-        if between:
-            number = between.pop()
-            container.upsert_item({"id": "w1", "city": "Oslo", "window_id": "w1", "revision": number, "mean": number})
-        return found
-
-    monkeypatch.setattr(writing.Writer, "_ask", ask)
-    sink.deliver(parcel_of(windows(("w1", 6), ("w2", 2)), sequence=2))
-    assert revisions(container) == {"w1": 7, "w2": 2}  # 5 came between, so it was looked at again, and 7 came between, which stays
-    assert not between
-
-
-def test_a_parcel_again_changes_nothing(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
-    first, second = parcel_of(windows(("w1", 1), ("w2", 1))), parcel_of(windows(("w1", 2)), sequence=2)
-    for parcel in (first, second, first, second):
-        sink_of(container, upsert_by=["window_id"], revision="revision").deliver(parcel)
-    assert revisions(container) == {"w1": 2, "w2": 1}
-
-
-def test_an_item_that_went_away_in_between_is_made_again(
-    container: ContainerProxy, sink_of: Make, parcel_of: Make, monkeypatch: Any
-) -> None:
-    sink = sink_of(container, upsert_by=["window_id"], revision="revision")
-    sink.deliver(parcel_of(windows(("w1", 1))))
-    real = writing.Writer._ask
-
-    def ask(*arguments: Any) -> Any:
-        found = real(*arguments)
-        if found:
-            container.delete_item("w1", "Oslo")
-        return found
-
-    monkeypatch.setattr(writing.Writer, "_ask", ask)
-    sink.deliver(parcel_of(windows(("w1", 2)), sequence=2))
-    assert revisions(container) == {"w1": 2}
-
-
-def test_without_a_revision_the_last_one_stays(container: ContainerProxy, sink_of: Make, parcel_of: Make) -> None:
-    sink = sink_of(container, upsert_by=["window_id"])
-    sink.deliver(parcel_of(windows(("w1", 3), ("w1", 2), ("w2", 9))))
-    assert revisions(container) == {"w1": 2, "w2": 9}
-    sink.deliver(parcel_of(windows(("w1", 1)), sequence=2))
-    assert revisions(container) == {"w1": 1, "w2": 9}

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import duckdb
 import polars as pl
 import pyarrow as pa
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 from faultproxy import FaultProxy
-from s3_server import ALONE, SETTINGS, S3Server
+from s3_server import ALONE, S3Server
 
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret
@@ -30,36 +29,6 @@ from lakeward_plugins.sinks.s3 import S3Sink, writing
 CITIES = pa.record_batch({"_row": range(1, 7), "city": ["London", "å b/c", None, "London", "..", ""], "n": range(6)})
 LARGE = pa.record_batch({"noise": [os.urandom(1_000_000) for _ in range(12)]})
 NAME = "s-0123abcd-0000-0000000001.parquet"
-MakeSink = Callable[..., S3Sink]
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ALONE.items():
-        monkeypatch.setenv(name, value)
-    loader = botocore.session.create_loader()
-    monkeypatch.setattr(botocore.session, "create_loader", lambda *_: loader)
-
-
-@pytest.fixture
-def bucket(s3: S3Server) -> str:
-    return s3.bucket()
-
-
-@pytest.fixture
-def sink_of(s3: S3Server, bucket: str) -> Iterator[MakeSink]:
-    made: list[S3Sink] = []
-
-    def make(**options: Any) -> S3Sink:
-        keys = {"access_key_id": Secret(s3.access_key_id, "env:KEY"), "secret_access_key": Secret(s3.secret_access_key, "env:SECRET")}
-        made.append(S3Sink(**{"bucket": bucket, "prefix": "raw", "endpoint_url": s3.url, **keys, **options}))
-        return made[-1]
-
-    yield make
-    for sink in made:
-        sink.close()
 
 
 def parcel_of(tmp_path: Path, rows: pa.RecordBatch = CITIES, **token: Any) -> Parcel:
@@ -84,24 +53,40 @@ def test_a_large_file_goes_in_parts_and_arrives_whole_and_once(s3, bucket, sink_
     parcel = parcel_of(tmp_path, LARGE)
     with FaultProxy(s3.url) as proxy:
         assert [sink_of(endpoint_url=proxy.url).deliver(parcel).details["already_there"] for _ in range(2)] == [False, True]
-        assert proxy.counts["ok"] == 1 + 1 + 1 + 3 + 1 + 1, "HEAD, list, begin, three parts, complete; and one HEAD the second time"
+        assert proxy.counts["ok"] == 1 + 1 + 1 + 3 + 1 + 1 + 1, (
+            "HEAD, list, begin, three parts, HEAD, complete; and one HEAD the second time"
+        )
     assert s3.objects(bucket) == {f"raw/{NAME}": parcel.path.read_bytes()}
     assert s3.client().head_object(Bucket=bucket, Key=f"raw/{NAME}")["Metadata"] == {"sha256": parcel.sha256}
     assert uploads(s3, bucket) == []
 
 
 def test_whichever_request_of_an_upload_fails_nothing_is_left_and_the_next_attempt_ends_it(s3, bucket, sink_of, tmp_path, small_parts):
-    """HEAD, list, begin, three parts, complete: each is reset before, and loses its answer after, the work."""
-    for sequence, (place, fault) in enumerate([(place, fault) for place in (2, 3, 5, 6) for fault in ("reset_before", "reset_after")], 1):
+    """HEAD, list, begin, three parts, HEAD, complete: each is reset before, and loses its answer after, the work."""
+    for sequence, (place, fault) in enumerate(
+        [(place, fault) for place in (2, 3, 5, 6, 7) for fault in ("reset_before", "reset_after")], 1
+    ):
         parcel = parcel_of(tmp_path, LARGE, sequence=sequence)
         with FaultProxy(s3.url) as proxy:
             sink = sink_of(endpoint_url=proxy.url)
             proxy.script(*["ok"] * place, fault)
             with pytest.raises(Retry):
                 sink.deliver(parcel)
-            assert sink.deliver(parcel).details["already_there"] is (place == 6 and fault == "reset_after")
+            assert sink.deliver(parcel).details["already_there"] is (place == 7 and fault == "reset_after")
         assert uploads(s3, bucket) == []
         assert s3.objects(bucket, f"raw/{parcel.token.name}") == {f"raw/{parcel.token.name}.parquet": parcel.path.read_bytes()}
+
+
+def test_who_may_not_list_is_told_403_of_what_is_not_there_and_goes_on(s3, bucket, sink_of, tmp_path, small_parts):
+    """So S3 answers without s3:ListBucket, which the sink does not ask for."""
+    with FaultProxy(s3.url) as proxy:
+        proxy.script("403", *["ok"] * 5, "403")
+        assert sink_of(endpoint_url=proxy.url).deliver(parcel_of(tmp_path, LARGE)).details["already_there"] is False
+        proxy.script("403", *["ok"] * 5, "403", "ok", "ok", "403")  # the last three: complete, it is there; give up; HEAD
+        if s3.like_amazon:
+            with pytest.raises(Refused, match="the store answered 403"):
+                sink_of(endpoint_url=proxy.url).deliver(parcel_of(tmp_path, LARGE))
+    assert (len(s3.objects(bucket)), uploads(s3, bucket)) == (1, [])
 
 
 def test_other_content_under_the_name_is_refused_before_anything_is_sent(s3, bucket, sink_of, tmp_path, small_parts):
@@ -234,6 +219,64 @@ def test_a_column_that_is_not_there_is_refused_beforehand(sink_of, tmp_path, col
         sink.deliver(parcel_of(tmp_path))
 
 
+def test_a_value_that_makes_a_key_too_long_costs_its_own_rows(s3, bucket, sink_of, tmp_path):
+    """A key has 1,024 bytes, with the prefix, whose letters may be two of them each, and the name of the file."""
+    prefix, columns = "ü" * 100, ["city", "kind"]
+    sink = sink_of(prefix=prefix, partition_by=columns)
+    left = 1_024 - len(f"{prefix}/city=/kind=/{NAME}".encode())
+    rows = {"city": ["a" * 300, "Oslo", "a" * 300], "kind": ["b" * (left - 300), "b", "b" * (left - 299)], "n": [1, 2, 3]}
+    with pytest.raises(Rejected, match=r"partition_by: a value is too long for the name of a folder, which may have \d+ letters") as caught:
+        sink.deliver(parcel_of(tmp_path, pa.record_batch(rows)))
+    assert (caught.value.rows, s3.objects(bucket)) == ((2,), {})
+    sink.deliver(parcel_of(tmp_path, pa.record_batch(rows).slice(0, 2)))
+    assert sorted(len(key.encode()) for key in s3.objects(bucket) if key.endswith(".parquet"))[-1] == 1_024
+
+
+ODD = [
+    "a/b",
+    "..",
+    ".",
+    "../../up",
+    "100%",
+    "a=b",
+    "a\0b",
+    "a b",
+    "å",
+    "_x_",
+    "_x2F_",
+    "",
+    "__HIVE_DEFAULT_PARTITION__",
+    "a\nb",
+    "%2F",
+    "A",
+    "a",
+]
+
+
+def test_odd_values_are_read_back_by_their_rule_and_share_no_object(s3, bucket, sink_of, tmp_path):
+    rows = pa.record_batch({"v": [*ODD, None], "n": range(len(ODD) + 1)})
+    sink = sink_of(partition_by=["v"])
+    sink.deliver(parcel_of(tmp_path, rows))
+    found = {}
+    for key, content in s3.objects(bucket).items():
+        if (steps := key.split("/"))[1] != "_manifests":
+            assert len(steps) == 3, key
+            name = steps[1].removeprefix("v=")
+            plain = re.sub(rb"_x([0-9A-F]{2})_", lambda match: bytes.fromhex(match[1].decode()), name.encode()).decode()
+            value = {"_x_": "", "__HIVE_DEFAULT_PARTITION__": None}.get(name, plain)
+            (found[value],) = pq.read_table(io.BytesIO(content))["n"].to_pylist()
+    assert found == dict(zip(rows["v"].to_pylist(), rows["n"].to_pylist(), strict=True))
+
+
+def test_text_that_is_not_utf8_costs_its_own_rows(s3, bucket, sink_of, tmp_path):
+    """The SQLite source rejects it; another may not, and nor does Arrow."""
+    column = pa.array([b"Oslo", b"\xff\xfe", None, b"Oslo", b"\xff\xfe"]).view(pa.string())
+    for rows in (column, column.dictionary_encode()):
+        with pytest.raises(Rejected, match="partition_by: text that is not UTF-8 cannot name a folder") as caught:
+            sink_of(partition_by=["city"]).deliver(parcel_of(tmp_path, pa.record_batch({"city": rows, "n": range(5)})))
+        assert (caught.value.rows, s3.objects(bucket)) == ((1, 4), {})
+
+
 def test_too_many_partitions_are_refused(sink_of, tmp_path):
     rows = pa.record_batch({"id": range(1_001), "n": range(1_001)})
     with pytest.raises(Refused, match="1,001 partitions in one parcel of 1,001 rows, more than 1,000; take a column with fewer values"):
@@ -269,6 +312,7 @@ def test_mistakes_in_templates_and_options_are_told(options, message):
         S3Sink(**options)
 
 
+@pytest.mark.usefixtures("as_amazon")
 @pytest.mark.parametrize("key", ["", "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"])
 def test_objects_are_encrypted_as_asked_for(s3, bucket, sink_of, tmp_path, monkeypatch, small_parts, key):
     kind = "aws:kms" if key else "AES256"
