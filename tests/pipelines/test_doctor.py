@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from cosmos_server import CosmosServer, documents
 from cosmosdb.documents import KEY
@@ -55,6 +58,26 @@ def test_every_mistake_of_the_file_is_a_step(folder):
     found = doctor(folder, "  files: {use: parquet, pth: lake}\n  s: {use: s3, bucket: b, secret_access_key: '${env:NONE}'}\n", code=1)
     [step] = {one["found"] for one in found.values() if "NONE" in one["found"]} or [""]
     assert "environment variable NONE is not set" in step
+
+
+def test_tables_on_the_node_that_do_not_take_the_rows(folder):
+    with closing(sqlite3.connect(folder / "here.db")) as database, database:
+        database.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, needed TEXT NOT NULL)")
+    with duckdb.connect(str(folder / "there.duckdb")) as other:
+        other.execute("CREATE TABLE t (id VARCHAR)")
+    (folder / "junk.db").write_text("no database" * 1000)
+    found = doctor(
+        folder,
+        "  here: {use: sqlite, path: here.db, table: t}\n  junk: {use: sqlite, path: junk.db, table: t}\n"
+        "  there: {use: duckdb, path: there.duckdb, table: t}\n  new: {use: duckdb, path: new.duckdb, table: t}\n",
+        code=1,
+    )
+    said = {part: (step["found"], step["todo"]) for (part, name), step in found.items() if name == "takes the rows" and step["ok"] is False}
+    assert set(said) == {"sink here", "sink junk", "sink there"}
+    assert "'needed' of table t is NOT NULL" in said["sink here"][0]
+    assert "not a database" in said["sink junk"][0]
+    assert said["sink there"] == (f"{folder}/there.duckdb: column 'id' is BIGINT in rows and VARCHAR in table t", "cast it with schematize")
+    assert not (folder / "new.duckdb").exists()
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -126,6 +128,24 @@ def test_it_only_reads_and_only_what_the_sinks_have(filled, sql, said):
     before = sorted(path for path in filled.rglob("*") if path.is_file())
     assert said in asked(filled, sql, code=1)
     assert sorted(path for path in filled.rglob("*") if path.is_file()) == before
+
+
+def test_rows_are_printed_as_they_come_and_whoever_has_read_enough_may_go(filled):
+    endless = "SELECT f.id AS n, range FROM files f, range(100000000000)"
+    command = f"{sys.executable} -m lakeward query pipeline.yaml '{endless}' --csv | head -2500; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", command], cwd=filled, capture_output=True, text=True, timeout=100)
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert len(set(ran.stdout.splitlines())) == 2500
+    found = json.loads(asked(filled, endless, "--limit", "1003", "--json"))
+    assert [len(found), list(found[0])] == [1003, ["n", "range"]]
+
+
+def test_values_that_python_has_not_are_shown(filled):
+    odd = (
+        "SELECT TIMESTAMP '20000-01-01 00:00:00' AS late, TIMESTAMP_NS '2026-01-01 00:00:00.000000001' AS fine, 12345 AS number FROM files"
+    )
+    assert json.loads(asked(filled, odd, "--limit", "1", "--json"))[0]["fine"].endswith("000000001")
+    assert "12345" in asked(filled, odd, "--limit", "1")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ give it, and has nothing that it could write into.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -44,8 +44,8 @@ TIMES = ("timestamp", "time", "window_end", "event_time", "ts")
 class Querying(Protocol):
     """What a sink has as well when something can be asked that knows SQL."""
 
-    def query(self, sql: str) -> pa.Table:
-        """The rows of a query in the sink's own SQL. Raises `Refused` unless it only reads, and `Retry`."""
+    def query(self, sql: str, *, limit: int | None = None) -> pa.Table:
+        """The rows of a query in the sink's own SQL, the first `limit` of them. Raises `Refused` unless it only reads, and `Retry`."""
 
     def phrase(self, *, count: bool, where: Mapping[str, str], newest: str, limit: int) -> str:
         """Such a query: how many rows, or the rows, those with these texts only; with `newest`, a column, the greatest of it first.
@@ -71,14 +71,59 @@ class Knowing(Protocol):
 
 
 @frozen(eq=False)
+class Answer:
+    """The rows of a query, which come while they are read: they need not fit into memory."""
+
+    names: list[str]
+    batches: Iterator[pa.RecordBatch]
+
+    @classmethod
+    def of(cls, rows: pa.Table) -> Answer:
+        """Rows that are there."""
+        return cls(rows.column_names, iter(rows.combine_chunks().to_batches()))
+
+    def first(self, limit: int | None) -> Answer:
+        """So many of them; None for all."""
+        return self if limit is None else Answer(self.names, _first(self.batches, limit))
+
+    def value(self, name: str | int = 0) -> Any:
+        """Of a column, in the first row; LookupError when there is none."""
+        place = name if isinstance(name, int) else self.names.index(name) if name in self.names else len(self.names)
+        for batch in self.batches:
+            if batch.num_rows:
+                return values(batch.columns[place].slice(0, 1))[0]
+        raise LookupError(name)
+
+
+def _first(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if limit <= 0:
+            return
+        yield batch.slice(0, limit)
+        limit -= batch.num_rows
+        if limit <= 0:
+            return
+
+
+def values(column: Any) -> list[Any]:
+    """As Python has them; times that it has not as text, text that is no UTF-8 as bytes."""
+    try:
+        found: list[Any] = column.to_pylist()
+    except (ValueError, OverflowError):
+        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        found = column.cast(pa.binary() if text else pa.string()).to_pylist()
+    return found
+
+
+@frozen(eq=False)
 class Lake:
     """The sinks of a pipeline, to be asked."""
 
     _pipeline: Pipeline
     _known: dict[str, pyarrow.dataset.Dataset] = field(init=False, factory=dict)
 
-    def query(self, sql: str, name: str | None) -> pa.Table:
-        """The rows of a query. Without a name it is the only sink, or those sinks with files that the query names."""
+    def query(self, sql: str, name: str | None, limit: int | None = None) -> Answer:
+        """The first rows of a query. Without a name it is the only sink, or those sinks with files that the query names."""
         wanted = name
         if wanted is None and len(self._able()) == 1:
             wanted = self._able()[0]
@@ -87,13 +132,13 @@ class Lake:
             raise LakewardError(f"there are several sinks; say which by --sink: {', '.join(self._able())}")
         sink = self._sink(wanted) if wanted else None
         if isinstance(sink, Querying):
-            return sink.query(sql)
+            return Answer.of(sink.query(sql, limit=limit))
         tables = {one: self._rows(one) for one in named if isinstance(self._pipeline.sinks[one], Stored)}
         if wanted:
             tables |= {CHOSEN: self._rows(wanted), wanted: self._rows(wanted)}
-        return _asked(sql, tables)
+        return _asked(sql, tables).first(limit)
 
-    def newest(self, name: str | None, where: Sequence[tuple[str, str]], *, count: bool, limit: int) -> pa.Table:
+    def newest(self, name: str | None, where: Sequence[tuple[str, str]], *, count: bool, limit: int) -> Answer:
         """How many rows a sink has, or its newest, of those with these texts."""
         if name is None and len(self._able()) != 1:
             raise LakewardError(f"say which sink by --sink: {', '.join(self._able()) or 'none of them can be asked'}")
@@ -105,9 +150,9 @@ class Lake:
         phrase = sink.phrase if isinstance(sink, Querying) else _phrase
         sql = phrase(count=count, where=dict(where), newest="" if count else self._time(name), limit=limit)
         rows = self.query(sql, name)
-        return pa.table({"rows": [_number(rows)]}) if count else rows
+        return Answer.of(pa.table({"rows": [int(rows.value())]})) if count else rows
 
-    def information(self, name: str | None) -> pa.Table:
+    def information(self, name: str | None) -> Answer:
         """A row for each sink. What is wrong with one does not keep the others from being told."""
         found = []
         for one in [name] if name else self._able():
@@ -121,7 +166,7 @@ class Lake:
         names = ("sink", "use", "place", "rows", "columns", "newest", "version", "files", "problem")
         shown = [key for key in names if any(key in one for one in found)]
         columns: dict[str, list[Any]] = {key: [_as_said(one.get(key)) for one in found] for key in shown}
-        return pa.table(columns)
+        return Answer.of(pa.table(columns))
 
     # -- one sink ------------------------------------------------------------------------------------------------------
 
@@ -163,18 +208,12 @@ class Lake:
     def _told(self, name: str) -> dict[str, Any]:
         sink = self._sink(name)
         found: dict[str, Any] = dict(sink.facts()) if isinstance(sink, Knowing) else {}
-        found["rows"] = int(self.newest(name, [], count=True, limit=0)["rows"][0].as_py())
+        found["rows"] = self.newest(name, [], count=True, limit=0).value()
         found["columns"] = len(self._columns(name))
         if (column := self._time(name)) and found["rows"]:
             with suppress(LookupError):  # a table of an older pipeline may lack it
-                first = self.newest(name, [], count=False, limit=1)
-                found["newest"] = first.column(column)[0].as_py()
+                found["newest"] = self.newest(name, [], count=False, limit=1).value(column)
         return found
-
-
-def _number(rows: pa.Table) -> int:
-    """The only value of a count."""
-    return int(rows.column(0)[0].as_py())
 
 
 def _as_said(value: Any) -> Any:
@@ -226,24 +265,37 @@ def _value(text: str, kind: pa.DataType) -> Any:
     return pa.scalar(bytes_.decode()).cast(kind)
 
 
-def _asked(sql: str, tables: Mapping[str, pyarrow.dataset.Dataset]) -> pa.Table:
+def _asked(sql: str, tables: Mapping[str, pyarrow.dataset.Dataset]) -> Answer:
     try:
         import duckdb
     except ImportError as error:
         raise LakewardError("to query files lakeward needs DuckDB: pip install 'lakeward[duckdb]'") from error
-    connection = duckdb.connect(":memory:", config=CLOSED)
-    try:
+    with ExitStack() as stack:
+        connection = stack.enter_context(duckdb.connect(":memory:", config=CLOSED))
+        stack.enter_context(_sorted_errors(tables))
         for setting in LAST:
             connection.execute(setting)
         for name, rows in tables.items():
             connection.register(name, rows)
         _require_reading(connection, sql)
-        found: pa.Table = connection.sql(sql).to_arrow_table()
-        return found
-    except duckdb.Error as error:
+        reader = pa.RecordBatchReader.from_stream(connection.sql(sql))
+        return Answer(reader.schema.names, _read(reader, stack.pop_all()))
+    raise AssertionError("unreachable")
+
+
+def _read(reader: pa.RecordBatchReader, held: ExitStack) -> Iterator[pa.RecordBatch]:
+    with held:
+        yield from reader
+
+
+@contextmanager
+def _sorted_errors(tables: Mapping[str, object]) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
         raise LakewardError(f"DuckDB: {_sentence(error)}; there are the tables {', '.join(tables)}") from error
-    finally:
-        connection.close()
 
 
 def _require_reading(connection: duckdb.DuckDBPyConnection, sql: str) -> None:

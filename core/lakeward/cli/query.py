@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,12 @@ from lakeward.cli.logs import start_logging
 from lakeward.cli.places import json_option, pipeline_file, select_option, set_option
 
 if TYPE_CHECKING:  # `lakeward query --help` must not pay for pyarrow
-    import pyarrow as pa
+    from lakeward.cli.asking import Answer
 
+CHUNK = 1000
+"""Rows that are printed at once."""
+WIDEST = 100
+"""Characters of a value that a table on a terminal shows."""
 EPILOG = """\b
 Examples:
   lakeward query pipeline.yaml INFO                               of each sink: rows, columns, newest time, version
@@ -27,7 +32,8 @@ Examples:
 
 \b
 SQL is DuckDB's for sinks that write files (parquet, archive, s3, delta), where `data` is the sink of --sink,
-and that of the database for others. Only statements that read are let through."""
+and that of the database for others. Only statements that read are let through.
+Rows are printed as they come; a table on a terminal shortens long values, --csv and --json do not."""
 
 
 @click.command(short_help="Look at what the sinks have.", epilog=EPILOG)
@@ -60,10 +66,9 @@ def command(
     with planned(load(file, overrides), select) as (pipeline, _):
         lake = Lake(pipeline)
         if sql is not None and sql.strip().upper() == "INFO":
-            _tell(lake.information(sink), as_csv, as_json)
+            _tell(lake.information(sink), as_csv, as_json, commas=True)
         elif sql is not None:
-            rows = lake.query(sql, sink)
-            _tell(rows.slice(0, limit) if limit else rows, as_csv, as_json)
+            _tell(lake.query(sql, sink, limit or None), as_csv, as_json)
         else:
             _tell(lake.newest(sink, chosen, count=count, limit=10 if limit is None else limit), as_csv, as_json)
 
@@ -75,32 +80,58 @@ def _condition(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _tell(rows: pa.Table, as_csv: bool, as_json: bool) -> None:
+def _tell(found: Answer, as_csv: bool, as_json: bool, *, commas: bool = False) -> None:
+    """Rows are printed as they come."""
     from lakeward.secrets import redact
 
-    click.echo(redact(_lines(rows, as_csv, as_json)))
+    names = _apart(found.names)
+    lines = _json(names, found) if as_json else _csv(names, found) if as_csv else _tables(names, found, commas)
+    for text in lines:
+        click.echo(redact(text))
 
 
-def _lines(rows: pa.Table, as_csv: bool, as_json: bool) -> str:
-    """A name that comes twice, as a join gives it, has a number the second time."""
+def _chunks(found: Answer) -> Iterator[list[tuple[Any, ...]]]:
+    from lakeward.cli.asking import values
+
+    for batch in found.batches:
+        for start in range(0, batch.num_rows, CHUNK):
+            yield list(zip(*(values(column) for column in batch.slice(start, CHUNK).columns), strict=True))
+
+
+def _json(names: list[str], found: Answer) -> Iterator[str]:
+    import json
+
+    before = "["
+    for rows in _chunks(found):
+        text = json.dumps([dict(zip(names, map(_plain, row), strict=True)) for row in rows], indent=2)
+        yield before + text[1:-2]
+        before = ","
+    yield "[]" if before == "[" else "]"
+
+
+def _csv(names: list[str], found: Answer) -> Iterator[str]:
+    yield _csv_lines([names])
+    yield from map(_csv_lines, _chunks(found))
+
+
+def _csv_lines(rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_text(value) for value in row] for row in rows)
+    return text.getvalue().removesuffix("\n")
+
+
+def _tables(names: list[str], found: Answer, commas: bool) -> Iterator[str]:
+    """One, or one for each thousand rows."""
     from lakeward.cli.table import table
 
-    names, found = _apart(rows.column_names), [column.to_pylist() for column in rows.columns]
-    values = list(zip(*found, strict=True))
-    if as_json:
-        import json
-
-        return json.dumps([dict(zip(names, map(_plain, row), strict=True)) for row in values], indent=2)
-    if as_csv:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([names, *([_text(value) for value in row] for row in values)])
-        return text.getvalue().rstrip("\n")
-    plain = ([value if isinstance(value, (int, float)) else _text(value) for value in map(_number, row)] for row in values)
-    return table(names, plain)
+    for number, rows in enumerate(chain(_chunks(found), [[]])):
+        if rows or not number:
+            plain = ([value if isinstance(value, (int, float)) else _text(value) for value in map(_number, row)] for row in rows)
+            yield table(names, plain, () if commas else names, widest=WIDEST)
 
 
 def _apart(names: list[str]) -> list[str]:
+    """A name that comes twice, as a join gives it, has a number the second time."""
     seen: dict[str, int] = {}
     apart = []
     for name in names:

@@ -100,7 +100,11 @@ def _tls(connection: socket.socket, host: str, port: int, proxied: bool) -> Step
             todo = "check the clock of this machine; if it is right, the other side must renew its certificate"
         return "TLS", False, f"its certificate is not trusted: {error.verify_message}", todo
     except (ssl.SSLError, OSError) as error:
-        return "TLS", False, _said(error), "something else than this service seems to listen there: check address, port and proxies"
+        todo = (
+            "something else than this service seems to listen there, or it speaks without TLS: begin the address with http:// if that is "
+            "meant, else check address, port and proxies"
+        )
+        return "TLS", False, _said(error), todo
 
 
 def _said(error: Exception) -> str:

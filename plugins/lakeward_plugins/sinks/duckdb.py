@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 from attrs import define, evolve, field
 
-from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import make_folder, require_writable, sync
 from lakeward.notes import Note, note_of
 from lakeward.trail import Trail
@@ -50,9 +50,31 @@ class DuckDBSink:
         return Encoding("snappy", self.row_key, self.inserted_at)
 
     def probe(self, schema: pa.Schema) -> str:
-        """Where rows would go."""
+        """Where rows would go. Refused when the columns of a table that is there are of other types."""
         require_writable(self.path.parent, "path")
+        place, theirs = schema.get_field_index(ROW), self._theirs()
+        rows = schema.remove(place) if place >= 0 and not self.row_key else schema
+        with duckdb.connect() as memory:
+            memory.register("_new", rows.empty_table())
+            self._require_types(_types(memory, "_new"), theirs, rows)
         return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
+
+    def _theirs(self) -> dict[str, str]:
+        """Types of the columns of the table; empty when there is none."""
+        try:
+            if self.path.exists():
+                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):
+                    return _types(database, _quoted(self.table))
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return {}
+
+    def _require_types(self, ours: dict[str, str], theirs: dict[str, str], schema: pa.Schema) -> None:
+        for name, kind in ours.items():
+            if theirs.get(name, kind) != kind and not pa.types.is_null(schema.field(name).type):
+                raise Refused(
+                    f"{self.path}: column {name!r} is {kind} in rows and {theirs[name]} in table {self.table}; cast it with schematize"
+                )
 
     def endpoints(self) -> list[str]:
         """The folder of the file."""
@@ -124,13 +146,10 @@ class DuckDBSink:
             raise Refused(f"column {renamed[0]!r}: DuckDB would give it another name; rename it with schematize")
         database.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM _new LIMIT 0")
         theirs = _types(database, table)
+        self._require_types(ours, theirs, rows.schema)
         for name, kind in ours.items():
             if name not in theirs:
                 database.execute(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)} {kind}")
-            elif theirs[name] != kind and not pa.types.is_null(rows.schema.field(name).type):
-                raise Refused(
-                    f"{self.path}: column {name!r} is {kind} in rows and {theirs[name]} in table {self.table}; cast it with schematize"
-                )
         if self.upsert_by:
             same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
             revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer

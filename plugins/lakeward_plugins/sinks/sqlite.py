@@ -69,8 +69,17 @@ class SqliteSink:
         return Encoding("snappy", self.row_key, self.inserted_at)
 
     def probe(self, schema: pa.Schema) -> str:
-        """Where rows would go."""
+        """Where rows would go. Refused when the file is none of SQLite, or a column of the table needs a value that the rows have not."""
         require_writable(self.path.parent, "path")
+        needed = f'SELECT name FROM pragma_table_info({_text(self.table)}) WHERE "notnull" AND dflt_value IS NULL'
+        ours = {name.lower() for name in [*schema.names, self.inserted_at]}
+        with self._reading() as run:
+            there = run(needed)["name"].to_pylist() if run else []
+        lost = [name for name in there if str(name).lower() not in ours]
+        if lost:
+            raise Refused(
+                f"{self.path}: column {lost[0]!r} of table {self.table} is NOT NULL, and the rows have none; add it with schematize"
+            )
         return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
 
     def endpoints(self) -> list[str]:
@@ -163,7 +172,10 @@ class SqliteSink:
             else:
                 yield None
         except (adbc_driver_manager.Error, OSError) as error:
-            raise Retry(f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}") from error
+            said = f"{self.path} cannot be read now: {' '.join(str(error).split())[:300]}"
+            if "not a database" in said:
+                raise Refused(f"{said}; choose another `path`, or move the file away") from error
+            raise Retry(said) from error
 
     @contextmanager
     def _transaction(self, rows: pa.RecordBatch) -> Iterator[Run]:

@@ -143,6 +143,7 @@ def test_something_else_listens() -> None:
         name, ok, _, advice = list(reach(f"https://127.0.0.1:{port}", 5))[-1]
     assert (name, ok) == ("TLS", False)
     assert "something else" in advice
+    assert "http:// if that is meant" in advice
 
 
 def test_nothing_listens() -> None:

@@ -24,8 +24,7 @@ def cosmos(old: Old, source: Options, batch: Options) -> Draft:
     }  # fmt: skip
     key = str(old.take("partition_key") or "/city")
     options: Options = {"use": "cosmos", **place, "partition_key": key if key.startswith("/") else f"/{key}"}
-    performance = old.take("performance")
-    for name, value in (performance if isinstance(performance, Mapping) else {}).items():
+    for name, value in old.mapping("performance").items():
         _performance(old, str(name), value, options, batch)
     if old.flag("development"):
         options["development"] = True

@@ -119,6 +119,13 @@ class Old:
             self.secrets.append(variable)
         return f"${{env:{variable}}}"
 
+    def mapping(self, key: str) -> dict[str, Any]:
+        """A block; empty when it is not there. Any other value is named."""
+        value = self.take(key)
+        if value is not None and value != "" and not isinstance(value, Mapping):
+            self.note(key, "it is no mapping", "Write it into the new file by hand.")
+        return dict(value) if isinstance(value, Mapping) else {}
+
     def note(self, key: str, why: str, todo: str) -> None:
         """Something for a person."""
         if (one := Note(key, why, todo)) not in self.notes:
@@ -196,6 +203,8 @@ def _variables(text: str) -> dict[str, str]:
 
 def _keys(file: Path, text: str) -> dict[str, Any]:
     try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("aliases (*name) are not read; write out what they stand for")  # some lines of them can stand for gigabytes
         given = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, OverflowError) as error:
         raise LakewardError(f"{file}: is no YAML: {' '.join(str(error).split())[:200]}") from None

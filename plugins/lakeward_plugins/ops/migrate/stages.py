@@ -71,21 +71,22 @@ def _schema() -> Node:
 
 
 def _cleaned(old: Old, *, only_nulls: bool) -> list[Node]:
-    sanitize, rules = _block(old, "sanitize_config"), _block(old, "filter_config")
+    sanitize, rules = old.mapping("sanitize_config"), old.mapping("filter_config")
     nulls = sanitize.get("remove_nulls") or []
+    nulls = [nulls] if isinstance(nulls, str) else nulls
     if others := sorted(set(sanitize) - {"remove_nulls"}):
         old.note("sanitize_config", f"{', '.join(others)} has no counterpart", "Write it as `schematize`, or as a query of `sql`.")
     if nulls:
         old.note("sanitize_config", "missing values were replaced by 0.0 or removed; here rows without them are filtered, and counted",
                  "Nothing to do, if 0.0 was not what you wanted.")  # fmt: skip
     options: Options = {"use": "filter"}
-    options |= {"remove_nulls": list(nulls)} if nulls else {}
+    options |= {"remove_nulls": nulls} if nulls else {}
     options |= {"where": rules} if rules and not only_nulls else {}
     return [Node("clean", options)] if len(options) > 1 else []
 
 
 def _private(old: Old) -> list[Node]:
-    given = _block(old, "gps_fuzzing")
+    given = old.mapping("gps_fuzzing")
     if not given or str(given.get("enabled", True)).lower() in ("false", "0", "no"):
         return []
     known = ("radius_meters", "base_lat", "base_lon")
@@ -98,7 +99,7 @@ def _private(old: Old) -> list[Node]:
 
 
 def _windows(old: Old) -> list[Node]:
-    given = _block(old, "aggregate_config")
+    given = old.mapping("aggregate_config")
     known = ("window_minutes", "group_by", "aggregations")
     _others(old, "aggregate_config", given, known)
     options = {name: given[name] for name in known if name in given}
@@ -111,7 +112,7 @@ def _windows(old: Old) -> list[Node]:
 
 
 def _alerts(old: Old) -> list[Node]:
-    given = _block(old, "emergency_config")
+    given = old.mapping("emergency_config")
     known = ("trigger_keywords", "severity_thresholds")
     _others(old, "emergency_config", given, (*known, "enabled"))
     options = {name: given[name] for name in known if given.get(name)}
@@ -123,16 +124,6 @@ def _alerts(old: Old) -> list[Node]:
             "The words and limits are those of the uploader's manual; correct them.",
         )
     return [Node("alerts", {"use": "emergency", "emergency_config": options})]
-
-
-def _block(old: Old, key: str) -> dict[str, Any]:
-    value = old.take(key)
-    if value is None or value == "":
-        return {}
-    if not isinstance(value, Mapping):
-        old.note(key, "it is no mapping", "Write it into the new file by hand.")
-        return {}
-    return dict(value)
 
 
 def _others(old: Old, key: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -39,10 +39,8 @@ def migrated(old: Old, system: str | None) -> Draft:
 
 
 def _system(old: Old) -> str:
-    buckets = old.take("s3_buckets") or {}
-    block = old.take("s3_configuration")
-    named = {*buckets, *((block.get("buckets") or {}) if isinstance(block, dict) else {})}
-    if {"validated", "anomalies"} & named:
+    more = old.mapping("s3_configuration").get("buckets")
+    if {"validated", "anomalies"} & {*old.mapping("s3_buckets"), *(more if isinstance(more, dict) else {})}:
         return "environmental"
     if old.has("databricks_http_path", "databricks_table"):
         return "databricks"
@@ -103,8 +101,7 @@ def _environmental(old: Old, source: Options, batch: Options) -> Draft:
     target = s3(old, ENVIRONMENTAL)
     old.take("processing_mode")
     window: Options = {"use": "window", "from": "readings", "emit": "on_final"}
-    given = old.take("aggregate_config")
-    window |= {"aggregate_config": given if isinstance(given, dict) else {
+    window |= {"aggregate_config": old.mapping("aggregate_config") or {
         "window_minutes": 5, "group_by": ["sensor_id"], "aggregations": {"temperature": ["mean", "max", "min"], "humidity": ["mean"]},
     }}  # fmt: skip
     steps = [

@@ -45,12 +45,13 @@ def databricks(old: Old) -> Target:
 
 def s3(old: Old, stages: tuple[str, ...]) -> Target:
     """One bucket for each pipeline type."""
-    block = old.take("s3_configuration") or {}
-    block = block if isinstance(block, Mapping) else {}
+    block = old.mapping("s3_configuration")
     for name in block:
         if name not in ("enabled", "region", "prefix", "buckets"):
             old.note(f"s3_configuration.{name}", "lakeward has no such option", "See the manual page of the sink s3.")
-    buckets = {**_mapping(block.get("buckets")), **_mapping(old.take("s3_buckets"))}
+    if block.get("buckets") and not isinstance(block["buckets"], Mapping):
+        old.note("s3_configuration.buckets", "it is no mapping", "Write the name of each bucket into the new file by hand.")
+    buckets = {**_mapping(block.get("buckets")), **_mapping(old.mapping("s3_buckets"))}
     prefix, region = _either(old, "s3_bucket_prefix", block.get("prefix")), _either(old, "s3_region", block.get("region"))
     region = region or old.text("aws_region")
     if not prefix and "raw" not in buckets:

@@ -130,11 +130,11 @@ class DatabricksSink:
         }
         return f"would {what[self.mode]} the table {self._table}{'' if theirs is not None else ', and make it'} ({len(columns)} columns)"
 
-    def query(self, sql: str) -> pa.Table:
-        """The rows of a query. Refused unless it only reads."""
+    def query(self, sql: str, *, limit: int | None = None) -> pa.Table:
+        """The first rows of a query. Refused unless it only reads."""
         require_reading(sql)
         with self._sorted_errors():
-            return self._warehouse.table(sql)
+            return self._warehouse.table(sql, limit=limit)
 
     def endpoints(self) -> list[str]:
         """The workspace."""

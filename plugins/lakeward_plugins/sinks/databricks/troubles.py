@@ -111,7 +111,7 @@ def _by_status(error: BaseException, status: int, where: str) -> Retry | Refused
         return Refused(f"{what}; {STORE}")
     if staging:
         return Retry(what)  # the address was good for one file and some minutes; another is asked for
-    remedies = {401: TOKEN, 403: f"{TOKEN}; or it may not use the warehouse", 404: "check `host` and `http_path`"}
+    remedies = {401: TOKEN, 403: f"{TOKEN}, or it may not use the warehouse", 404: "check `host` and `http_path`"}
     return Refused(f"{what}; {remedies.get(status, 'start the warehouse, or check `host` and `http_path`')}")
 
 

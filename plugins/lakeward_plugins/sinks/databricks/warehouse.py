@@ -50,11 +50,11 @@ class Warehouse:
         rows = self.table(statement, values).slice(0, 1).to_pylist()
         return dict(rows[0]) if rows else {}
 
-    def table(self, statement: str, values: Sequence[Any] | None = None) -> pa.Table:
-        """Run a statement; all rows of its answer."""
+    def table(self, statement: str, values: Sequence[Any] | None = None, limit: int | None = None) -> pa.Table:
+        """Run a statement; the rows of its answer, or the first of them."""
         cursor = self._open()
         cursor.execute(statement, list(values) if values else None)
-        return cursor.fetchall_arrow()
+        return cursor.fetchall_arrow() if limit is None else cursor.fetchmany_arrow(limit)
 
     def upload(self, path: str, file: BinaryIO) -> None:
         """Put a file into a volume, in the place of one that is there.

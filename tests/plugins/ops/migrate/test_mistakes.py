@@ -29,6 +29,7 @@ def old(tmp_path: Path, text: str, **variables: str) -> Old:
         ("[" * 3000, "is no YAML"),
         ("a: 2026-13-45", "is no YAML"),
         ("{}", "nothing in it is a key"),
+        ("table_path: x\naggregate_config: &x {aggregations: *x}", "aliases .* write out what they stand for"),
         ("sqlite: a.db", "it is not clear which uploader"),
         ("x: '" + "y" * 300_000 + "'", "more than 256 KiB"),
     ],
@@ -73,6 +74,28 @@ def test_every_key_is_taken_or_named(tmp_path: Path) -> None:
     told = {note.key: note for note in found.notes}
     assert {"telemetry", "gps_fuzzing.jitter", "filter_config"} <= set(told)
     assert all(note.why and note.todo for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("s3_configuration: [1]", "s3_configuration"),
+        ("s3_configuration: {prefix: p, buckets: [1, 2]}", "s3_configuration.buckets"),
+        ("s3_region: r\ns3_bucket_prefix: p\ns3_buckets: 5", "s3_buckets"),
+        ("endpoint: https://x\nperformance: [1]", "performance"),
+        ("s3_buckets: {validated: v}\naggregate_config: [1]", "aggregate_config"),
+        ("databricks_table: t\nprocessing_mode: aggregated\nemergency_config: 7", "emergency_config"),
+    ],
+)
+def test_a_block_of_another_shape_is_named(tmp_path: Path, text: str, key: str) -> None:
+    told = {note.key: note.why for note in migrated(old(tmp_path, text), None).notes if note.why == "it is no mapping"}
+    assert list(told) == [key]
+
+
+def test_one_column_without_nulls_may_stand_alone(tmp_path: Path) -> None:
+    found = migrated(old(tmp_path, "databricks_table: t\nprocessing_mode: filtered\nsanitize_config: {remove_nulls: temperature}"), None)
+    [clean] = [node for graph in found.graphs if graph.name == "filtered" for node in graph.transforms]
+    assert clean.options["remove_nulls"] == ["temperature"]
 
 
 def test_variables_win_over_the_file_and_stay_in_front(tmp_path: Path) -> None:

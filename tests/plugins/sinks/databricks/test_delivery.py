@@ -387,13 +387,18 @@ def test_a_query_reads_and_does_nothing_else(databricks, schema, sink_of, tmp_pa
     sink = sink_of()
     sink.deliver(parcel_of(tmp_path))
     assert sink.query(f"WITH r AS (SELECT * FROM {schema}.readings) SELECT count(*) AS n, 'insert' AS word FROM r")["n"].to_pylist() == [3]
-    assert sink.query(f"-- all\nSELECT * FROM {schema}.readings;").num_rows == 3
+    assert sink.query(f"SELECT * FROM {schema}.readings;").num_rows == 3
+    assert sink.query(f"SELECT *, '-- no comment' FROM {schema}.readings", limit=2).num_rows == 2
     assert sink.query(f"DESCRIBE TABLE {schema}.readings").num_rows == 3
     assert sink.query(f"SHOW TABLES IN {schema}")["tableName"].to_pylist() == ["readings"]
     into = f"INSERT INTO {schema}.readings SELECT"
     writing = [
         f"DELETE FROM {schema}.readings",
         f"/* SELECT */ DROP TABLE {schema}.readings",
+        f"/* /* */ SELECT 1 */ DROP TABLE {schema}.readings",  # comments are nested there
+        f"-- \\\nSELECT 1\nDROP TABLE {schema}.readings",  # and go on behind a backslash
+        f"WITH r AS (SELECT 1) -- \r{into} 'x', 1.0",  # and end at a carriage return
+        "SELECT r'\\'; DROP TABLE x --'",
         "SELECT 1; DROP TABLE x",
         f"WITH r AS (SELECT 1) {into} 'x', 1.0",
         f"WITH r AS (SELECT r'\\') {into} '",  # where a backslash is one, the string ends before the bracket
