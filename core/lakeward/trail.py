@@ -40,7 +40,9 @@ class Placed(Protocol):
 
 @define
 class Trail:
-    """A small JSON file in the state. In direct use, without a state, nothing is remembered.
+    """A small JSON file in the state, with the name of the sink's kind, as no kind can ask about the places of another.
+
+    In direct use, without a state, nothing is remembered.
 
     For each parcel: `ended_elsewhere`, then the writing, and `refused` when nothing was written for sure. `end` once, at the end.
     """
@@ -66,6 +68,8 @@ class Trail:
                 if held:
                     log.warning("%s was begun before the options of this sink changed, so it is ended where they led: %s", token, place)
                     return earlier.write(parcel)
+        for other in sorted(self.file.parent.glob("*.json")) if self.file and not self.file.exists() else ():
+            log.warning("this sink was of another kind; rows of %s may be there as well, see %s", token, other)
         self.begin(token, here)
         return None
 

@@ -12,7 +12,7 @@ OLD, NEW = {"path": "old"}, {"path": "new"}
 
 def after(folder, *steps):
     """A process of which the parcels are `a`, `b`, and so on; then the next one, with other options."""
-    trail = Trail(folder / "sinks" / "s" / "place.json")
+    trail = Trail(folder / "sinks" / "s" / "kind.json")
     for step in steps:
         if step in ("refused", "end"):
             getattr(trail, step)()
@@ -93,7 +93,7 @@ def test_without_a_state_nothing_is_remembered():
 
 def test_what_cannot_be_read_or_seen_is_told_with_what_to_do(tmp_path):
     trail = after(tmp_path, "a")
-    told = r"whether a is there in part under the old ones cannot be seen: no answer; if you know that it is not, remove .*place\.json"
+    told = r"whether a is there in part under the old ones cannot be seen: no answer; if you know that it is not, remove .*kind\.json"
     for kind in (Retry, Refused):
         with pytest.raises(kind, match=told):
             raise trail.unseen("a", kind("no answer"))
@@ -101,5 +101,5 @@ def test_what_cannot_be_read_or_seen_is_told_with_what_to_do(tmp_path):
     trail.file.unlink()
     assert trail.elsewhere("a", NEW) is None, "also while the process goes on"
     trail.file.write_text("{")
-    with pytest.raises(Refused, match=r"place\.json is damaged .*; if the options of this sink did not change, remove it"):
+    with pytest.raises(Refused, match=r"kind\.json is damaged .*; if the options of this sink did not change, remove it"):
         Trail(trail.file).elsewhere("a", NEW)

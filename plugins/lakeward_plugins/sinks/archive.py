@@ -86,7 +86,7 @@ class ArchiveSink:
 
     def keep_in(self, folder: Path) -> None:
         """Remember there where files went last."""
-        self._trail = Trail(folder / "place.json")
+        self._trail = Trail(folder / "archive.json")
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Append the rows to their files, but for those files that have them already, also before `path` or `file` changed."""

@@ -97,7 +97,7 @@ class DuckDBSink:
 
     def keep_in(self, folder: Path) -> None:
         """Remember there where rows went last."""
-        self._trail = Trail(folder / "place.json")
+        self._trail = Trail(folder / "duckdb.json")
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""

@@ -79,7 +79,7 @@ class ParquetSink:
 
     def keep_in(self, folder: Path) -> None:
         """Remember there where files went last."""
-        self._trail = Trail(folder / "place.json")
+        self._trail = Trail(folder / "parquet.json")
 
     def deliver(self, parcel: Parcel) -> Receipt:
         """Put the parcel's file under its final name; a retry finds it there, also after `path` or `partition_by` changed in between."""

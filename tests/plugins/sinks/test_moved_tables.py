@@ -107,3 +107,17 @@ def test_an_archive_that_took_a_part_of_a_parcel_takes_the_rest(tmp_path, monkey
         else:
             sink.deliver(parcel)
     assert sorted(in_archives(tmp_path)) == [1, 2, 3]
+
+
+def test_a_sink_of_another_kind_cannot_ask_and_says_so_once(tmp_path, caplog):
+    parcel, later = (make_parcel(tmp_path, ROWS, sequence=sequence) for sequence in (1, 2))
+    for sink in (SqliteSink(path=tmp_path / "a.db", table="table1"), DuckDBSink(path=tmp_path / "b.duckdb", table="table2")):
+        sink.keep_in(tmp_path / "state")
+        sink.deliver(parcel)
+        sink.deliver(later)
+        sink.close()
+    told = [record.getMessage() for record in caplog.records if "another kind" in record.getMessage()]
+    assert told == [
+        f"this sink was of another kind; rows of {parcel.token.name} may be there as well, see {tmp_path / 'state' / 'sqlite.json'}"
+    ]
+    assert in_sqlite(tmp_path) == [1, 2, 3, 1, 2, 3]

@@ -139,7 +139,7 @@ class S3Sink:
 
     def keep_in(self, folder: Path) -> None:
         """Remember there where objects went last."""
-        self._trail = Trail(folder / "place.json")
+        self._trail = Trail(folder / "s3.json")
         self._conditional = self._trail.known("conditional", self._place)
         if self._conditional is False:
             log.warning("s3://%s: the store has no conditional writes, or ignores them; %s", self.bucket, ASKED)

@@ -39,7 +39,7 @@ def run(sink_of, tmp_path):
 
 
 def known(tmp_path):
-    return json.loads((tmp_path / "state/place.json").read_text())["known"]
+    return json.loads((tmp_path / "state/s3.json").read_text())["known"]
 
 
 @pytest.fixture

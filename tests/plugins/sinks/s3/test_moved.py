@@ -63,9 +63,9 @@ def test_a_parcel_that_was_begun_is_ended_where_it_was_begun(s3, bucket, run, pr
         proxy.script(*["ok"] * bool(before), *["ok"] * 1, "reset_after") if before else proxy.script("reset_after")
         with pytest.raises(Retry):
             sink.deliver(parcel_of(tmp_path))
-        note = (tmp_path / "state/sinks/s/place.json").read_bytes()
+        note = (tmp_path / "state/sinks/s/s3.json").read_bytes()
     if ends == "killed":
-        (tmp_path / "state/sinks/s/place.json").write_bytes(note)
+        (tmp_path / "state/sinks/s/s3.json").write_bytes(note)
     assert ids(s3, bucket), "something is there"
     with run(**after) as sink:
         receipt = sink.deliver(parcel_of(tmp_path))
@@ -106,7 +106,7 @@ def test_a_place_that_was_wrong_is_corrected_without_a_question(s3, bucket, run,
     with run(endpoint_url="http://127.0.0.1:9") as sink:
         with pytest.raises(Retry, match="EndpointConnectionError"):
             sink.deliver(parcel_of(tmp_path))
-        assert '"parcel": ""' in (tmp_path / "state/sinks/s/place.json").read_text(), "so a kill does no harm"
+        assert '"parcel": ""' in (tmp_path / "state/sinks/s/s3.json").read_text(), "so a kill does no harm"
     proxy.counts.clear()
     with run(prefix="mine", **keys) as sink:
         sink.deliver(parcel_of(tmp_path))
@@ -122,7 +122,7 @@ def test_what_cannot_be_seen_stops_the_sink_until_a_person_says_that_nothing_is_
     told = r"the options of this sink changed, and whether s-0123abcd-0000-0000000001 is there in part under the old ones cannot be seen: "
     with run(prefix="other") as sink:
         for _ in range(2):
-            with pytest.raises(Retry, match=told + r"s3://.*Could not connect.*; if you know that it is not, remove .*place\.json"):
+            with pytest.raises(Retry, match=told + r"s3://.*Could not connect.*; if you know that it is not, remove .*s3\.json"):
                 sink.deliver(parcel_of(tmp_path))
         assert sink.deliver(parcel_of(tmp_path, 2)).location == f"s3://{bucket}/other/s-0123abcd-0000-0000000002.parquet"
     assert ids(s3, bucket) == [1, 1, 2, 2, 3, 3, 4, 4]
