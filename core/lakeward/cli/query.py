@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +153,7 @@ def _plain(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     """A sum of whole numbers comes as a decimal with many digits and none behind the point."""
-    return int(value) if isinstance(value, Decimal) and value.as_tuple().exponent == 0 else value
+    return int(value) if hasattr(value, "as_tuple") and value.as_tuple().exponent == 0 else value
 
 
 def _text(value: Any) -> str:
