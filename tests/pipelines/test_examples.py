@@ -124,7 +124,7 @@ def test_lake_keeps_readings_and_the_last_revision_of_windows(folder: Path, s3: 
     for name, value in (ALONE | settings | {"BUCKET": s3.bucket(), "AWS_REGION": "us-west-2"}).items():
         monkeypatch.setenv(name, value)
     where = {"LocationConstraint": "us-west-2"}
-    s3.client().create_bucket(Bucket="expanso-databricks-raw-us-west-2", CreateBucketConfiguration=where)
+    s3.client().create_bucket(Bucket="acme-databricks-raw-us-west-2", CreateBucketConfiguration=where)
     report = json.loads(run(folder, "lake.yaml"))
     assert {sink["waiting"] for sink in report["sinks"].values()} == {0}
     options = {
@@ -140,7 +140,7 @@ def test_lake_keeps_readings_and_the_last_revision_of_windows(folder: Path, s3: 
         here = database.execute("SELECT window_id, revision, record_count FROM windows").fetchall()
     assert sorted(here) == sorted(zip(*(windows[name].to_pylist() for name in windows.column_names), strict=True))
     assert (len({key for key, *_ in here}), sum(count for *_, count in here)) == (len(here), 3000)
-    objects = s3.objects("expanso-databricks-raw-us-west-2", "raw/")
+    objects = s3.objects("acme-databricks-raw-us-west-2", "raw/")
     assert len([key for key in objects if key.startswith("raw/_manifests/")]) == 3
     assert sum(pq.read_table(io.BytesIO(content)).num_rows for key, content in objects.items() if key.endswith(".parquet")) == 3000
 

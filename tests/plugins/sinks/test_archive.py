@@ -266,6 +266,16 @@ def test_two_that_write_to_one_file_lose_nothing(folder: Path, tmp_path: Path) -
     assert len(names(folder)) > 2
 
 
+def test_other_rows_under_a_name_that_is_there_or_an_older_one_are_refused(folder: Path, parcel_of: Any) -> None:
+    """They come from a copy of the state directory, or from an old one that was restored."""
+    for sequence in (1, 2):
+        ArchiveSink(folder, "{city}.parquet").deliver(parcel_of(readings(6 * sequence), sequence))
+    for sequence in (1, 2):
+        with pytest.raises(Refused, match=r"Oslo\.parquet has (rows later than|other rows of the name) p/s-.*start anew with another --state"):
+            ArchiveSink(folder, "{city}.parquet").deliver(parcel_of(readings(600), sequence))
+    assert len(temperatures(folder)) == 12
+
+
 def test_the_note_stays_small(folder: Path, parcel_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REMEMBERED", 3)
     sink = ArchiveSink(folder, "all.parquet")
