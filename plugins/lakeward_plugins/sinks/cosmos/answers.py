@@ -43,8 +43,8 @@ def understood(where: str) -> Iterator[None]:
         raise _unreached(error, where) from None
 
 
-def problem(error: Any, where: str) -> Exception:
-    """What an answer of the service means."""
+def problem(error: Any, where: str, otherwise: str = "check the options of this sink") -> Exception:
+    """What an answer of the service means; `otherwise` is what to do about one that is not known."""
     status, sub = int(error.status_code or 0), int(error.sub_status or 0)
     what = f"{where}: Cosmos DB answered {status}{f'/{sub}' if sub else ''}: {said(error).rstrip('.')}"
     if status == 429:
@@ -53,7 +53,7 @@ def problem(error: Any, where: str) -> Exception:
         return Retry(what, asked_for(error), throttled=status == 503)
     if (status, sub) == (403, FULL):
         return Refused(f"{what}; the partition is full (20 GB): choose a partition key with more values, in a new container")
-    return Refused(f"{what}; {REMEDY.get(status, 'check the options of this sink')}")
+    return Refused(f"{what}; {REMEDY.get(status, otherwise)}")
 
 
 def is_of_service(error: Any) -> bool:

@@ -135,7 +135,7 @@ class CosmosSink:
                         break
                     found.append(one)
         except Unhappy as error:
-            raise problem(error, self._where) from None
+            raise problem(error, self._where, "correct the query") from None
         return _table(found)
 
     def endpoints(self) -> list[str]:

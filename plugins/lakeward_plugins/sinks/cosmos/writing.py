@@ -28,6 +28,8 @@ ENVELOPE = 100  # bytes of those
 PATIENCE = 20.0  # seconds that a throttled request is tried again in its place
 FIRST_PAUSE = 0.1  # seconds, then twice as long each time, when the service does not say how long
 ROUNDS = 5  # in which others may change the same items
+WORDS = {400: "the item is not valid", 413: "the item is larger than 2 MB"}
+"""When the service has none."""
 TIME = re.compile(r"\d{4}-\d\d-\d\d")
 T = TypeVar("T")
 Place = int
@@ -196,9 +198,6 @@ class Writer:
                 if error.status_code != 429 or waited + pause > PATIENCE or self.stop.wait(pause):
                     raise
                 waited, attempt = waited + pause, attempt + 1
-
-
-WORDS = {400: "the item is not valid", 413: "the item is larger than 2 MB"}
 
 
 def batches(entries: Sequence[Entry], light: bool) -> Iterator[Sequence[Entry]]:

@@ -319,7 +319,7 @@ class DatabricksSink:
         except ODD as error:
             problem = sorted_out(error, str(self._table))
             if self.create and error_class(error) == NO_TABLE:
-                problem = Retry(f"{self._table}: somebody dropped the table; it will be made again")
+                problem = Retry(f"{self._table} is not there; it is made with the next rows, as `create` is set")
             if error_class(error):
                 self._known = None  # the table or the file may not be what they were
                 if self._folder:

@@ -284,7 +284,7 @@ def test_names_that_only_some_items_have_are_columns(container: ContainerProxy, 
 
 
 def test_what_is_wrong_with_a_query_is_told_in_one_line(cosmos: CosmosServer, filled: CosmosSink) -> None:
-    with pytest.raises(Refused, match=r"answered 400: Syntax error, incorrect syntax near 'SELEC'") as caught:
+    with pytest.raises(Refused, match=r"answered 400: Syntax error, incorrect syntax near 'SELEC'; correct the query") as caught:
         filled.query("SELEC")
     assert str(caught.value).isprintable()
     cosmos.set(script=[[429, 3200, "The request rate is large"]])
