@@ -237,6 +237,7 @@ def test_s3_names_buckets_as_the_uploader_did(folder: Path) -> None:
     buckets = {stage: graph["sinks"][stage]["bucket"] for stage, graph in new["pipelines"].items()}
     assert new["select"] == "aggregated"
     assert buckets["aggregated"] == "${S3_PREFIX:-acme}-databricks-aggregated-${S3_REGION:-eu-west-1}"
+    assert new["pipelines"]["aggregated"]["transforms"]["windows"]["emit"] == "on_final"  # objects are never replaced
 
 
 def test_delta_in_a_folder(folder: Path) -> None:
