@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash` and `make soak` run for minutes (and want strace).
+# `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash`, `make faults` and `make soak` run long (and want strace).
 PYTHON ?= python3
 .PHONY: demo test test-radosgw bench bench-lake bench-transforms crash faults soak clean
 
