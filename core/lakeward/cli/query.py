@@ -26,12 +26,12 @@ Examples:
   lakeward query pipeline.yaml INFO                               of each sink: rows, columns, newest time, version
   lakeward query pipeline.yaml --sink readings --count            how many rows
   lakeward query pipeline.yaml --sink readings --city Oslo --limit 5    the five newest of a city
-  lakeward query pipeline.yaml "SELECT count(*) FROM readings"    files and Delta tables by the names of their sinks
+  lakeward query pipeline.yaml "SELECT count(*) FROM readings"    sinks by their names
   lakeward query pipeline.yaml "SELECT sensor_id, avg(temperature) FROM data GROUP BY 1" --sink readings --csv
 
 \b
-SQL is DuckDB's for sinks that write files (parquet, archive, s3, delta), where `data` is the sink of --sink,
-and that of the database for others. Only statements that read are let through.
+SQL is DuckDB's, with sinks as tables by their names, and `data` for the sink of --sink; that of the service for
+databricks and cosmos. Only statements that read are let through.
 Rows are printed as they come; a table on a terminal shortens long values, --csv and --json do not."""
 
 
