@@ -232,7 +232,8 @@ def _parts(base: Path) -> list[Path]:
 
 def _is_in(note: Note, known: Known, file: Path) -> bool:
     """Whether the parcel of a note is in a file. Raises Refused when other rows are there in its place."""
-    return note.is_in(*known.get(note.id, (None, None)), str(file))
+    number, content = known.get(note.id, (None, None))
+    return note.is_in(number, content, str(file))
 
 
 def _noted(file: Path) -> tuple[Known, pa.Schema]:

@@ -271,7 +271,7 @@ def test_other_rows_under_a_name_that_is_there_or_an_older_one_are_refused(folde
     for sequence in (1, 2):
         ArchiveSink(folder, "{city}.parquet").deliver(parcel_of(readings(6 * sequence), sequence))
     for sequence in (1, 2):
-        with pytest.raises(Refused, match=r"Oslo\.parquet has (rows later than|other rows of the name) p/s-.*start anew with another --state"):
+        with pytest.raises(Refused, match=r"Oslo\.parquet has (rows later than|other rows of the name) p/s-.*; start anew with"):
             ArchiveSink(folder, "{city}.parquet").deliver(parcel_of(readings(600), sequence))
     assert len(temperatures(folder)) == 12
 
