@@ -133,7 +133,7 @@ class DatabricksSink:
     def query(self, sql: str, *, limit: int | None = None) -> pa.Table:
         """The first rows of a query. Refused unless it only reads."""
         require_reading(sql)
-        with self._sorted_errors():
+        with self._sorted_errors(makes=False):
             return self._warehouse.table(sql, limit=limit)
 
     def endpoints(self) -> list[str]:
@@ -308,7 +308,8 @@ class DatabricksSink:
         return {name: kind for name, kind in theirs.items() if name.lower() not in ours}
 
     @contextmanager
-    def _sorted_errors(self) -> Iterator[None]:
+    def _sorted_errors(self, makes: bool = True) -> Iterator[None]:
+        """`makes`: whether the next attempt makes a table that is not there, if the options say so."""
         try:
             yield
         except LakewardError as error:
@@ -318,8 +319,8 @@ class DatabricksSink:
             raise
         except ODD as error:
             problem = sorted_out(error, str(self._table))
-            if self.create and error_class(error) == NO_TABLE:
-                problem = Retry(f"{self._table} is not there; it is made with the next rows, as `create` is set")
+            if makes and self.create and error_class(error) == NO_TABLE:
+                problem = Retry(f"{self._table}: somebody dropped the table; it will be made again")
             if error_class(error):
                 self._known = None  # the table or the file may not be what they were
                 if self._folder:

@@ -35,7 +35,7 @@ LACKS = re.compile(r"does not have (?:permission |privilege )?([A-Z]+(?: [A-Z]+)
 STALE = re.compile(r"expired|expiry|time frame", re.IGNORECASE)
 """What stores say of an address that was good for some minutes."""
 REMEDY = {
-    NO_TABLE: "make it (`lakeward ddl` prints the statement), set `create: true`, or correct `table`",
+    NO_TABLE: "correct its name, or make it: `lakeward ddl` prints the statement, and with `create: true` the first rows do",
     "INSUFFICIENT_PERMISSIONS": RIGHTS,
     "PERMISSION_DENIED": RIGHTS,
     "SCHEMA_NOT_FOUND": NAME_IT,

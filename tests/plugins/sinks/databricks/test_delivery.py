@@ -408,3 +408,8 @@ def test_a_query_reads_and_does_nothing_else(databricks, schema, sink_of, tmp_pa
         with pytest.raises(Refused, match="a query"):
             sink.query(sql)
     assert pq.read_metadata(parcel_of(tmp_path).path).num_rows == databricks.table(f"{schema}.readings").num_rows
+
+
+def test_a_query_of_a_table_that_is_not_there_says_how_it_comes_to_be(schema, sink_of):
+    with pytest.raises(Refused, match=r"`other` cannot be found.*; correct its name, or make it: .* with `create: true` the first rows do"):
+        sink_of(create=True).query(f"SELECT * FROM {schema}.other")

@@ -71,7 +71,7 @@ def test_rows_that_were_taken_out_before_their_answer_came_are_not_taken_for_del
 def test_a_table_that_was_dropped_and_made_anew_gets_the_rows_again(databricks, schema, spoiled, tmp_path):
     sink = spoiled("reset_after")
     databricks.run(f"DROP TABLE {schema}.readings")
-    with pytest.raises(Retry, match="is not there; it is made with the next rows, as `create` is set"):
+    with pytest.raises(Retry, match="somebody dropped the table; it will be made again"):
         sink.deliver(parcel_of(tmp_path, sequence=2))
     assert sink.deliver(parcel_of(tmp_path, sequence=2)).details["already_there"] is False
     assert databricks.table(f"{schema}.readings").num_rows == 3

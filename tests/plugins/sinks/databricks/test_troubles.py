@@ -193,7 +193,7 @@ BROKEN = {
     "stopped": Breakage(STOPPED, order={"state": "stopped"}),
     "starting": Breakage("answered 503 TEMPORARILY_UNAVAILABLE.*; it may be starting", Retry, {"state": "starting"}),
     "busy": Breakage("answered 429 Too many requests", Retry, {"state": "busy"}),
-    "no table": Breakage("is not there; make it|TABLE_OR_VIEW_NOT_FOUND.*; make it", statement="DROP TABLE S.readings", mended_by=MADE),
+    "no table": Breakage("is not there; make it|TABLE_OR_VIEW_NOT_FOUND.*, or make it", statement="DROP TABLE S.readings", mended_by=MADE),
     "no modify": revoked("MODIFY", "table", "S.readings"),
     "no select": revoked("SELECT", "table", "S.readings", "insert"),
     "no write volume": revoked("WRITE VOLUME", "volume", "S.staged"),
