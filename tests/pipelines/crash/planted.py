@@ -5,6 +5,7 @@ They are patched into the killed process by names that stay: the contracts of so
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -99,13 +100,15 @@ def no_rename() -> None:
 def any_sink_is_enough() -> None:
     """What one sink has is dropped for all, as in programs that go on when any upload succeeded."""
     done: set[int] = set()
+    one_by_one = threading.Lock()  # so that it is not left to chance whether the second sees what the first has done
 
     def planted(deliver: Callable[..., Receipt], sink: Any, parcel: Parcel) -> Receipt:
-        if parcel.token.sequence in done:
-            return Receipt("planted", {})
-        receipt = deliver(sink, parcel)
-        done.add(parcel.token.sequence)
-        return receipt
+        with one_by_one:
+            if parcel.token.sequence in done:
+                return Receipt("planted", {})
+            receipt = deliver(sink, parcel)
+            done.add(parcel.token.sequence)
+            return receipt
 
     _around_deliver(planted)
 
