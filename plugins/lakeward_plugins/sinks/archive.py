@@ -1,7 +1,7 @@
 """Parquet files that grow, one for each city and sensor say: `archive/Oslo/abc123.parquet`.
 
 To append, the file is written anew beside the old one, with the new rows at its end, synced and renamed over it: a reader sees the old or
-the new one, whole, at any moment. The file's own metadata says which parcels are in it, so rows and note appear together, and a parcel
+the new one, whole, at any moment. The file's own metadata says which parcel came last, so rows and note appear together, and a parcel
 that is delivered again after a crash adds nothing. So that an append never costs more than writing `max_mb`, a file that has come to that
 stays as it is for ever, and rows go on in `abc123.0001.parquet`; so they do when the columns change.
 """
@@ -24,6 +24,7 @@ from attrs import define, evolve, field, frozen
 
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
+from lakeward.notes import Note, note_of
 from lakeward.trail import Trail
 from lakeward_plugins.sinks.archive_names import END, Template, grouped
 
@@ -37,6 +38,7 @@ NOTE = b"lakeward"
 LOCK = ".lakeward.lock"
 GROUP = 100_000  # rows of a row group
 REMEMBERED = 1_000  # newest parcels in a note, one for each state and epoch; older ones can come no more
+Known = dict[str, tuple[int, int]]  # number and content of the newest parcel, by the id of its note
 PART = re.compile(r"(?P<stem>.+?)(?:\.(?P<number>\d{4,}))?\.parquet")
 
 
@@ -105,8 +107,8 @@ class ArchiveSink:
             places, _ = self._named(parcel.table())
         except (Refused, Rejected):  # such rows were never written
             return False
-        files = (file for name in places for file in _parts(self.path.absolute() / name))
-        return any(_noted(file)[0].get(_who(parcel), -1) >= parcel.token.number for file in files)
+        files, note = (file for name in places for file in _parts(self.path.absolute() / name)), note_of(parcel)
+        return any(_is_in(note, _noted(file)[0], file) for file in files)
 
     def write(self, parcel: Parcel) -> Receipt:
         """Append what is not there yet."""
@@ -184,21 +186,20 @@ class ArchiveSink:
 
     def _append(self, parcel: Parcel, base: Path, rows: pa.RecordBatch) -> Grown | None:
         """The next version of the newest part, or the first of a new one; None when the parcel is in it."""
-        token = parcel.token
-        number = self._parts.get(base, 0)
+        note, number = note_of(parcel), self._parts.get(base, 0)
         while _part(base, number + 1).exists():  # another process has begun it
             number += 1
-        target, known, old = _part(base, number), dict[str, int](), None
+        target, known, old = _part(base, number), Known(), None
         if target.exists():
             known, schema = _noted(target)
-            if known.get(who := _who(parcel), -1) >= token.number:
+            if _is_in(note, known, target):
                 return None
             if target.stat().st_size < self.max_mb * 1e6 and schema.equals(rows.schema):
                 old = target
             else:
                 number, target = number + 1, _part(base, number + 1)
-            known.pop(who, None)
-        known = dict(list(known.items())[1 - REMEMBERED :]) | {_who(parcel): token.number}
+            known.pop(note.id, None)
+        known = dict(list(known.items())[1 - REMEMBERED :]) | {note.id: (note.number, note.content)}
         part = target.with_name(f".{target.name}.part")
         try:
             self._write(part, rows, old, known)
@@ -209,7 +210,7 @@ class ArchiveSink:
         self._parts[base] = number
         return Grown(part, target, part.stat().st_size)
 
-    def _write(self, part: Path, rows: pa.RecordBatch, old: Path | None, known: dict[str, int]) -> None:
+    def _write(self, part: Path, rows: pa.RecordBatch, old: Path | None, known: Known) -> None:
         texts = [one.name for one in rows.schema if pa.types.is_string(one.type) or pa.types.is_large_string(one.type)]
         schema = rows.schema.remove_metadata()
         with pq.ParquetWriter(part, schema, compression=self.compression, use_dictionary=texts or False) as writer:  # type: ignore[arg-type]  # a list of names is allowed as well
@@ -218,9 +219,8 @@ class ArchiveSink:
             writer.add_key_value_metadata({NOTE.decode(): json.dumps({"parcels": known})})
 
 
-def _who(parcel: Parcel) -> str:
-    token = parcel.token
-    return f"{token.life}/{token.pipeline}/{token.sink}/{token.epoch}"
+def _is_in(note: Note, known: Known, file: Path) -> bool:
+    return note.is_in(*known.get(note.id, (None, None)), str(file))
 
 
 def _part(base: Path, number: int) -> Path:
@@ -233,7 +233,7 @@ def _parts(base: Path) -> list[Path]:
     return [file for file in found if (match := PART.fullmatch(file.name)) and match["stem"] + END == base.name]
 
 
-def _noted(file: Path) -> tuple[dict[str, int], pa.Schema]:
+def _noted(file: Path) -> tuple[Known, pa.Schema]:
     """The newest parcel of each state and epoch in a file, and its columns. Raises Refused when the file is none of ours."""
     try:
         with pq.ParquetFile(file) as opened:
@@ -244,7 +244,7 @@ def _noted(file: Path) -> tuple[dict[str, int], pa.Schema]:
         ) from error
     if note is None:
         raise Refused(f"{file} is there already and is none that this sink wrote; give the sink another folder, or move that file away")
-    return dict(json.loads(note)["parcels"]), schema.remove_metadata()
+    return {name: (number, content) for name, (number, content) in json.loads(note)["parcels"].items()}, schema.remove_metadata()
 
 
 def _chained(old: Path | None, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
