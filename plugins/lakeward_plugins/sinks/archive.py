@@ -220,7 +220,8 @@ class ArchiveSink:
 
 
 def _is_in(note: Note, known: Known, file: Path) -> bool:
-    return note.is_in(*known.get(note.id, (None, None)), str(file))
+    number, content = known.get(note.id, (None, None))
+    return note.is_in(number, content, str(file))
 
 
 def _part(base: Path, number: int) -> Path:
