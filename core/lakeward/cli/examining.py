@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from attrs import define, frozen
 
+from lakeward.cli.overdue import Overdue, within
+from lakeward.cli.reaching import reach
 from lakeward.components import Explaining, Probing, Sink
 from lakeward.errors import LakewardError, OptionError, Refused, Retry
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lakeward.config import Config
     from lakeward.pipeline import Pipeline
 
-Result = TypeVar("Result")
 LITTLE = 256 << 20  # bytes; the spool needs some of them
 
 
@@ -52,31 +52,6 @@ class Finding:
     """None when it could not be tried."""
     found: str
     todo: str = ""
-
-
-class Overdue(LakewardError):
-    """A step took longer than it may."""
-
-
-def within(seconds: float, work: Callable[[], Result], name: str = "step") -> Result:
-    """What the work gives; Overdue when it goes on for longer. It then goes on in the background: nothing can stop a library that waits."""
-    gave: list[Result] = []
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            gave.append(work())
-        except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name=f"doctor {name}", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if raised:
-        raise raised[0]
-    if not gave:
-        raise Overdue(f"no answer within {seconds:g} s")
-    return gave[0]
 
 
 @define
@@ -153,8 +128,6 @@ class Examination:
             yield self._step(part, "can be written", trying.try_out)
 
     def _ways(self, part: str, sink: Sink) -> list[Finding]:
-        from lakeward.cli.reaching import reach
-
         if not isinstance(sink, Reaching):
             return []
         reaching: Reaching = sink

@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from lakeward.cli.examining import Overdue, within
+from lakeward.cli.overdue import Overdue, within
 
 Step = tuple[str, bool | None, str, str]
 """Its name, whether it worked, what was found, what to do."""
