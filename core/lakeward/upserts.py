@@ -41,14 +41,16 @@ def newest(rows: pa.RecordBatch, keys: Sequence[str], revision: str) -> pa.Recor
             raise Refused(f"upsert_by: column {name!r} is {types[name]}; keys are text, whole numbers or booleans")
     missing = np.zeros(rows.num_rows, np.bool_)
     for name in (*keys, revision):
-        missing |= rows.column(name).is_null().to_numpy(zero_copy_only=False)
+        missing |= rows.column(name).is_null(nan_is_null=True).to_numpy(zero_copy_only=False)
     if missing.any():
         raise Rejected("upsert_by: the row has no key, or no revision", np.flatnonzero(missing).tolist())
     try:
         codes, _ = group_codes(rows, pa.schema([(name, types[name]) for name in keys]))
-    except UnicodeDecodeError:
-        raise Rejected("upsert_by: the key is text that is not UTF-8", undecodable(rows, keys).tolist()) from None
-    ranks = np.unique(rows.column(revision).to_numpy(zero_copy_only=False), return_inverse=True)[1]
+        ranks = np.unique(rows.column(revision).to_numpy(zero_copy_only=False), return_inverse=True)[1]
+    except (UnicodeDecodeError, pa.ArrowException):  # numpy's objects are made by Arrow, which says it in its own way
+        raise Rejected(
+            "upsert_by: the key or the revision is text that is not UTF-8", undecodable(rows, [*keys, revision]).tolist()
+        ) from None
     order = np.lexsort((-np.arange(len(codes)), ranks, codes))
     last = np.append(codes[order][1:] != codes[order][:-1], True)
     return rows.take(pa.array(np.sort(order[last])))

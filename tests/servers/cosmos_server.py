@@ -34,10 +34,10 @@ class CosmosServer:
         """An independent reader: it goes to the server itself, whatever stands between it and lakeward."""
         return CosmosClient(self.url, KEY, enable_endpoint_discovery=False, connection_timeout=10)
 
-    def container(self, partition_key: str = "/city", database: str = "", name: str = "readings") -> ContainerProxy:
-        """A new one, in a new database unless told which."""
+    def container(self, partition_key: str = "/city", database: str = "", name: str = "readings", **more: Any) -> ContainerProxy:
+        """A new one, in a new database unless told which; `more` is what the library takes."""
         made = self.client.create_database_if_not_exists(database or f"lake-{uuid.uuid4().hex[:12]}")
-        return made.create_container_if_not_exists(name, PartitionKey(partition_key))
+        return made.create_container_if_not_exists(name, PartitionKey(partition_key), **more)
 
     def set(self, **settings: Any) -> dict[str, int]:
         """Change `keys`, `firewall`, `budget` or `script` of the account; gives `requests`, `throttled`, and what is left of `script`."""

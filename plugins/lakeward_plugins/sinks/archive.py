@@ -247,7 +247,7 @@ def _noted(file: Path) -> tuple[Known, pa.Schema]:
         ) from error
     if note is None:
         raise Refused(f"{file} is there already and is none that this sink wrote; give the sink another folder, or move that file away")
-    return dict(json.loads(note)["parcels"]), schema.remove_metadata()
+    return {name: (number, content) for name, (number, content) in json.loads(note)["parcels"].items()}, schema.remove_metadata()
 
 
 def _chained(old: Path | None, rows: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

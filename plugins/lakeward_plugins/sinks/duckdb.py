@@ -6,6 +6,7 @@ a parcel is delivered: DuckDB lets nobody else in while somebody writes.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from lakeward.trail import Trail
 from lakeward.upserts import newest, require_revision
 
 NOTES = '"_lakeward_parcels"'
+ONE_AT_A_TIME = threading.Lock()
+"""Sinks of one process that open one file share what DuckDB has of it in memory, which it gives to the second before it is whole."""
 
 
 @define
@@ -111,7 +114,7 @@ class DuckDBSink:
         """Whether the parcel is noted."""
         try:
             if self.path.exists():
-                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
+                with ONE_AT_A_TIME, duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):
                     return self._has(database, note_of(parcel))
         except duckdb.Error as error:
             raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
@@ -165,13 +168,16 @@ class DuckDBSink:
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
         make_folder(self.path.absolute().parent)
         try:
-            with duckdb.connect(str(self.path), config={"threads": 1}) as database:
+            with ONE_AT_A_TIME, duckdb.connect(str(self.path), config={"threads": 1}) as database:
                 database.begin()
                 yield database
                 database.commit()
             sync(self.path.absolute().parent)  # DuckDB syncs what is in the file, not that there is one
-        except (duckdb.IOException, OSError) as error:
+        except (duckdb.OperationalError, OSError) as error:
             raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
+        except duckdb.ConstraintException as error:  # of a table that somebody made; DuckDB checks keys before rows are replaced
+            kind = Refused if self.upsert_by else Rejected
+            raise kind(f"{self.path}: table {self.table} does not take the row: {_short(error)}") from error
         except (duckdb.Error, pa.ArrowException) as error:
             raise Refused(f"{self.path}: table {self.table} does not take the rows: {_short(error)}") from error
 

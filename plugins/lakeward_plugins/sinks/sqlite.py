@@ -199,6 +199,8 @@ class SqliteSink:
             said = " ".join(str(error).split())[:300]
             if any(words in said for words in PASSING):
                 raise Retry(f"{self.path} cannot be written now: {said}") from error
+            if "constraint failed" in said:  # of a table that somebody made
+                raise Rejected(f"{self.path}: table {self.table} does not take the row: {said}") from error
             raise Refused(f"{self.path}: table {self.table} does not take the rows ({', '.join(rows.schema.names)}): {said}") from error
 
 

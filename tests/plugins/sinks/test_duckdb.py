@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,34 @@ def test_text_that_is_not_utf8_costs_its_own_rows(tmp_path):
         sink.deliver(make_parcel(tmp_path / "spool", pa.record_batch({"text": text, "n": [1, 2, 3]})))
     assert caught.value.rows == (1,)
     assert sink.stored().num_rows == 0
+
+
+def test_a_revision_that_cannot_be_compared_is_rejected_with_its_row(tmp_path):
+    ids, text = ["a", "b", "c"], pa.array([b"1", b"\xff", b"2"]).view(pa.string())
+    for revisions in (text, pa.array([1.0, float("nan"), 2.0])):  # of NaN, DuckDB thinks that none is greater
+        with pytest.raises(Rejected, match="upsert_by: ") as caught:
+            deliver(tmp_path, pa.record_batch({"window_id": ids, "revision": revisions}), **WINDOWS)
+        assert caught.value.rows == (1,)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_row_that_breaks_a_rule_of_the_table_is_rejected_and_the_others_go_in(tmp_path):
+    with duckdb.connect(str(tmp_path / FILE)) as database:
+        database.execute("CREATE TABLE readings (sensor VARCHAR, temperature DOUBLE NOT NULL)")
+    with pytest.raises(Rejected, match="table readings does not take the row: Constraint Error: NOT NULL"):
+        deliver(tmp_path, READINGS)
+    deliver(tmp_path, READINGS.slice(0, 1))
+    assert read(tmp_path) == [("a", 1.5)]
+
+
+def test_two_sinks_of_one_process_share_a_file(tmp_path):
+    """DuckDB gave the second what was not whole yet, and told that its own functions are missing."""
+
+    def work(table: str) -> None:
+        sink = DuckDBSink(tmp_path / FILE, table)
+        for sequence in range(1, 4):
+            sink.deliver(make_parcel(tmp_path / "spool", READINGS, sequence=sequence, sink=table))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(work, ["x", "y", "z"]))
+    assert [read(tmp_path, f"SELECT count(*) FROM {table}") for table in "xyz"] == [[(6,)]] * 3

@@ -216,3 +216,12 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / FILE).write_bytes(b"not a database at all" * 50)
     with pytest.raises(Refused, match="file is not a database"):
         deliver(tmp_path, READINGS)
+
+
+def test_a_row_that_breaks_a_rule_of_the_table_is_rejected_and_the_others_go_in(tmp_path):
+    with closing(sqlite3.connect(tmp_path / FILE)) as database:
+        database.execute("CREATE TABLE readings (sensor TEXT, temperature REAL NOT NULL)")
+    with pytest.raises(Rejected, match=r"table readings does not take the row: .*NOT NULL constraint failed"):
+        deliver(tmp_path, READINGS)
+    deliver(tmp_path, READINGS.slice(0, 1))
+    assert read(tmp_path) == [("a", 1.5)]

@@ -37,6 +37,8 @@ class Container:
     paths: list[str]
     """Of the partition key; only the first is looked at."""
     rid: str
+    unique: list[list[str]] = field(factory=list)
+    """Paths of each unique key, of one step."""
     partitions: dict[str, Partition] = field(factory=dict)
 
     def documents(self, partition: str | None) -> list[Document]:
@@ -72,6 +74,7 @@ class Container:
         if operation == "delete":
             return 204, documents.pop(name) and None
         self._check(body, partition)
+        self._require_unique(documents, body)
         stored = {
             **body,
             "_rid": self.rid,
@@ -111,6 +114,13 @@ class Container:
         result = self.apply(partition, documents, operation, body, name, if_match)
         self.partitions[partition] = documents
         return result
+
+    def _require_unique(self, documents: Partition, body: Document) -> None:
+        for paths in self.unique:
+            values = [body.get(path.strip("/")) for path in paths]
+            others = (other for name, other in documents.items() if name != body["id"])
+            if any([other.get(path.strip("/")) for path in paths] == values for other in others):
+                raise Wrong(409, "Conflict", "Unique index constraint violation.")
 
     def _check(self, body: Document, partition: str) -> None:
         name = body.get("id")

@@ -101,7 +101,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._resource(account.databases, parts[1:], body, {})
         database = account.database(parts[1])
         if len(parts) <= 4:
-            made = Container(body["partitionKey"]["paths"], _rid(body["id"])) if body else None
+            keys = [one["paths"] for one in (body or {}).get("uniqueKeyPolicy", {}).get("uniqueKeys", [])]
+            made = Container(body["partitionKey"]["paths"], _rid(body["id"]), keys) if body else None
             return self._resource(database, parts[3:], body, made)
         container = account.container(parts[1], parts[3])
         if parts[4] == "pkranges":
@@ -202,5 +203,8 @@ def _rid(name: str) -> str:
 
 
 def _properties(name: str, found: Any) -> dict[str, Any]:
-    more = {"partitionKey": {"paths": found.paths, "kind": "Hash", "version": 2}} if isinstance(found, Container) else {}
+    more: dict[str, Any] = {}
+    if isinstance(found, Container):
+        more = {"partitionKey": {"paths": found.paths, "kind": "Hash", "version": 2}}
+        more |= {"uniqueKeyPolicy": {"uniqueKeys": [{"paths": paths} for paths in found.unique]}} if found.unique else {}
     return {"id": name, "_rid": found.rid if isinstance(found, Container) else _rid(name), "_self": "", "_etag": '"0"', "_ts": 0, **more}

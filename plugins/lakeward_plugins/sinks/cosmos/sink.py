@@ -66,6 +66,7 @@ class CosmosSink:
     _open: Any = field(init=False, default=None, repr=False, eq=False)
     _held: ExitStack = field(init=False, factory=ExitStack, repr=False, eq=False)
     _met: bool = field(init=False, default=False, repr=False, eq=False)
+    _unique: bool = field(init=False, default=False, repr=False, eq=False)
     _progress: Progress = field(init=False, factory=lambda: Progress(""), repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -108,7 +109,8 @@ class CosmosSink:
         container = self._container()
         if self._progress.parcel != str(parcel.token):
             self._progress = Progress(str(parcel.token))
-        writer, name, first = Writer(container, self._where, self._shape.property_of(self.revision), self._met), namer(parcel), 0
+        writer = Writer(container, self._where, self._shape.property_of(self.revision), self._met, self._unique)
+        name, first = namer(parcel), 0
         try:
             for number, rows in enumerate(parcel.batches(CHUNK)):
                 self._write(writer, self._chunk(number, rows, name(rows, first), first))
@@ -182,7 +184,8 @@ class CosmosSink:
             with understood(self._where):
                 client = self._held.enter_context(self._client())
                 container = client.get_database_client(self.database).get_container_client(self.container)
-                paths = container.read()["partitionKey"]["paths"]
+                found = container.read()
+                paths, unique = found["partitionKey"]["paths"], bool((found.get("uniqueKeyPolicy") or {}).get("uniqueKeys"))
         except Unhappy as error:
             self.close()
             raise problem(error, self._where) from None
@@ -197,7 +200,7 @@ class CosmosSink:
             log.warning(
                 "%s: development is on: items of this run are marked %s, and a restart writes rows again", self._where, self._shape.run
             )
-        self._open = container
+        self._open, self._unique = container, unique
         return container
 
     def _client(self) -> CosmosClient:

@@ -27,9 +27,11 @@ LARGEST = 2_000_000  # bytes of JSON in a batch; the limit is 2 MiB, and each op
 ENVELOPE = 100  # bytes of those
 PATIENCE = 20.0  # seconds that a throttled request is tried again in its place
 FIRST_PAUSE = 0.1  # seconds, then twice as long each time, when the service does not say how long
+LAG = 1.0  # second after which a replica knows what an earlier attempt wrote
 ROUNDS = 5  # in which others may change the same items
 WORDS = {400: "the item is not valid", 413: "the item is larger than 2 MB"}
 """When the service has none."""
+TAKEN = "the container has unique keys, and another item of the partition has the same values there"
 TIME = re.compile(r"\d{4}-\d\d-\d\d")
 T = TypeVar("T")
 Place = int
@@ -94,6 +96,8 @@ class Writer:
     """Property that says which of two items of one id is newer; empty when each id is of one row for ever."""
     met: bool = False
     """Whether the last look found something: then the next batch begins with a look, as a batch that fails costs as much as one."""
+    unique: bool = False
+    """Whether the container has unique keys: then a conflict may be with an item of another id."""
     stop: threading.Event = field(factory=threading.Event)
     """Set when another thread failed."""
 
@@ -120,6 +124,7 @@ class Writer:
         """How many of them were there already. Those that will never be taken go into `bad`."""
         known: dict[str, There] = self._ask(partition, entries) if self.met else {}
         proven: set[str] = set()  # to be there, though a replica that lags behind may not know yet
+        waited = False
         for _ in range(ROUNDS + len(entries)):
             pending = [one for one in entries if one[0] not in bad and self._is_wanted(one[1], known, proven)]
             if not pending:
@@ -134,9 +139,14 @@ class Writer:
             if failure.status in NEVER:
                 bad[place] = f"Cosmos DB answered {failure.status}: {failure.message}"
                 continue
-            if failure.status == 409 and not self.revision:
+            replaced, known = item["id"] in known, self._ask(partition, entries)
+            if failure.status == 409 and self.unique and not replaced and item["id"] not in known and not waited:
+                waited = not self.stop.wait(LAG)
+                known = self._ask(partition, entries)
+            if failure.status == 409 and self.unique and (replaced or item["id"] not in known):
+                bad[place] = f"Cosmos DB answered 409: {TAKEN}"
+            elif failure.status == 409 and not self.revision:
                 proven.add(item["id"])
-            known = self._ask(partition, entries)
         else:
             raise Retry(f"{self.where}: others change the same items all the time")
         return _good(entries, bad)

@@ -86,8 +86,7 @@ def first_of_equal(parcel: Parcel, names: Sequence[str]) -> Any:
     plain = {}
     for number, name in enumerate(names):
         column = found.column(name)
-        if column.null_count:
-            rows = [place for place, null in enumerate(column.is_null().to_pylist()) if null]
+        if rows := [place for place, null in enumerate(column.is_null(nan_is_null=True).to_pylist()) if null]:
             raise Rejected(f"column {name!r} is NULL, but says which row of the table is meant, or which is newer", rows)
         if pa.types.is_nested(column.type):
             raise Refused(f"column {name!r} is {column.type}; rows are told apart by text, numbers, times or booleans")

@@ -171,7 +171,10 @@ class DatabricksSink:
                 raise Refused(str(error)) from error
             if self.mode == "merge":
                 return self._merge(parcel, columns)
-            self._require_ours(parcel)
+            if self._has_ours(parcel) and self._count(name := name_of(parcel)) >= parcel.rows:
+                if self._folder:
+                    self._folder.tidy(f"{name}.parquet")
+                return Receipt(str(self._table), {"token": name, "already_there": True})  # `mode` or `volume` may have been others then
             return self._copy(parcel, columns, self._folder) if self._folder else self._insert(parcel, columns)
 
     def _copy(self, parcel: Parcel, columns: list[Column], folder: Folder) -> Receipt:
@@ -236,14 +239,18 @@ class DatabricksSink:
     def _count(self, token: str) -> int:
         return int(self._warehouse.run(statements.count_of(self._table, token))["n"])
 
-    def _require_ours(self, parcel: Parcel) -> None:
-        """Asks the table once, before the first parcel: a state directory does not go back in time while it is in use."""
+    def _has_ours(self, parcel: Parcel) -> bool:
+        """Whether the table had rows of this parcel when the run began; Refused when it had others under its token.
+
+        It is asked once, before the first parcel: a state directory does not go back in time while it is in use, nor do options change.
+        """
         least, beyond = later_names(parcel.token)
         if beyond not in self._sent:
             found = self._warehouse.table(statements.tokens_between(self._table, least, beyond))
             self._sent[beyond] = by_parcel(map(str, found.column(TOKEN_COLUMN).to_pylist()))
         if other := clash(name_of(parcel), self._sent[beyond]):
             raise Refused(not_ours(self._table, other, least, beyond))
+        return any(name_of(parcel) in names for names in self._sent[beyond].values())
 
     def close(self) -> None:
         """Give the connection back."""
@@ -281,6 +288,8 @@ class DatabricksSink:
             log.warning("%s: adding the columns %s", self._table, ", ".join(one.name for one in new))
             self._warehouse.run(statements.add_columns(self._table, new))
             theirs = self._described() or {}
+            if lost := lacking(columns, theirs):  # without it, its values would be left out in silence
+                raise Retry(f"{self._table}: the column {lost[0].name!r} was added and is gone again; somebody changes the table")
         found = fitted(columns, self._without_extra(theirs), self._table, evolve)
         self._known = schema, found
         return found

@@ -44,8 +44,8 @@ REMEDY = {
     "UNRESOLVED_COLUMN": "the table has changed while it was written to; if that stays so, look at its columns",
 }
 PASSING = {GONE, "TEMPORARILY_UNAVAILABLE", "RESOURCE_EXHAUSTED", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_DOES_NOT_EXIST"}
-PASSING_STATES = ("08", "40", "53", "57", "58", "XX")
-"""Classes of SQLSTATE: connection, rollback, resources, intervention, the system itself."""
+PASSING_STATES = ("08", "2D", "40", "53", "57", "58", "XX")
+"""Classes of SQLSTATE: connection, another writer that was first, rollback, resources, intervention, the system itself."""
 ABOUT_ROWS, NOT_ABOUT_ROWS = ("22", "23"), "22023"
 """Data that cannot be cast, and constraints; a setting that is wrong is counted as data as well."""
 

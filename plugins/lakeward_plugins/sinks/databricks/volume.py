@@ -74,7 +74,7 @@ class Folder:
                 log.info("%s/%s stays in the volume for now: %s", self.path, name, short(error))
                 self._left = None  # the next delivery looks what is there
                 return
-        self._left = names[TIDIED + 1 :]
+        self._left = None if self._left is None else names[TIDIED + 1 :]
 
     def try_out(self) -> None:
         """Put a file there and take it away."""

@@ -24,6 +24,7 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.transaction import AddAction
 
 from lakeward import Parcel, Rejected
+from lakeward.delta_types import cast
 from lakeward.notes import Note
 from lakeward.partitions import NULL, TYPES, Partition, split
 from lakeward_plugins.sinks.delta import tail
@@ -37,6 +38,7 @@ KNOWN = {  # features of tables that ask nothing of who adds files
     "vacuumProtocolCheck",
 }  # fmt: skip
 LONGEST = 64  # characters of a text that are told to readers
+LONGEST_NAME = 255  # letters of a folder in most file systems
 MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -106,7 +108,6 @@ def _files(parcel: Parcel, schema: pa.Schema, table: DeltaTable) -> Iterator[Dat
         return
     rows = pa.Table.from_batches(fitted(parcel.batches(), target, []), target).combine_chunks()
     batch = rows.to_batches()[0]
-    _require_texts(batch, columns)
     codec = pq.read_metadata(parcel.path).row_group(0).column(0).compression
     for part in split(batch, columns) if columns else [Partition("", (), batch)]:
         out = io.BytesIO()
@@ -126,16 +127,26 @@ def _folder(values: Mapping[str, str | None]) -> str:
     return "".join(f"{quote(name, safe='')}={NULL if value is None else quote(value, safe='')}/" for name, value in values.items())
 
 
-def _require_texts(rows: pa.RecordBatch, columns: Sequence[str]) -> None:
-    """For Delta an empty text in a partition column is no value."""
-    for name in columns:
-        if pa.types.is_string(rows.schema.field(name).type):
-            column = rows.column(name).dictionary_encode()
-            values = column.dictionary.cast(pa.binary()).to_pylist()  # as bytes, which text that is not UTF-8 has as well
-            empty = np.array([*(value == b"" for value in values), False])  # the last is for no value
-            bad = np.flatnonzero(empty[column.indices.fill_null(len(empty) - 1).to_numpy(zero_copy_only=False)])
-            if len(bad):
-                raise Rejected(f"column {name!r}: an empty text cannot name a partition, as Delta takes it for no value", bad.tolist())
+def require_texts(parcel: Parcel, stored: pa.Schema, columns: Sequence[str]) -> None:
+    """Raises Rejected for rows with text in these columns that cannot name a partition, whoever writes it."""
+    texts = [one.name for one in stored if one.name in columns and pa.types.is_string(one.type)]
+    rows = pq.ParquetFile(parcel.path).read(texts) if texts else pa.table({})
+    for name in texts:
+        column = cast(rows.column(name).combine_chunks(), name, pa.string()).cast(pa.binary()).dictionary_encode(null_encoding="encode")
+        faults = ["" if value is None else _no_folder(name, value) for value in column.dictionary.to_pylist()]
+        if why := next(filter(None, faults), ""):
+            places = [place for place, fault in enumerate(faults) if fault == why]
+            bad = np.flatnonzero(np.isin(column.indices.to_numpy(zero_copy_only=False), places))
+            raise Rejected(f"column {name!r}: {why}", bad.tolist())
+
+
+def _no_folder(name: str, value: bytes) -> str:
+    """Why this value can name no folder; empty when it can."""
+    if not value:
+        return "an empty text cannot name a partition, as Delta takes it for no value"
+    if value.decode(errors="replace").encode() != value:
+        return "text that is not UTF-8 cannot name a folder"
+    return "the text is too long for the name of a folder" if len(f"{quote(name)}={quote(value, safe='')}") > LONGEST_NAME else ""
 
 
 def as_text(value: Any) -> str | None:

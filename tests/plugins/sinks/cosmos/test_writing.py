@@ -286,3 +286,32 @@ def test_many_refused_items_are_a_mistake_elsewhere(container: ContainerProxy, s
         Refused, match=r"1\d\d of 1\d\d items were refused, the last ones because Cosmos DB answered 400: The input ttl is invalid"
     ):
         sink_of(container).deliver(parcel_of(readings(150, cities=["Oslo"], ttl=[0] * 150)))
+
+
+# -- a container with unique keys --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"upsert_by": ["id"], "revision": "revision"}])
+def test_a_row_that_a_unique_key_keeps_out_is_a_dead_letter_and_never_taken_for_delivered(
+    cosmos: CosmosServer, sink_of: Make, parcel_of: Make, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """409 says that an item of this id is there, or one of another id with the same unique key: then the row is nowhere."""
+    monkeypatch.setattr(writing, "LAG", 0)
+    container = cosmos.container("/city", unique_key_policy={"uniqueKeys": [{"paths": ["/place"]}]})
+    rows, sink = readings(4, place=["a", "b", "a", "c"], revision=[1] * 4), sink_of(container, own_id="id_", **options)
+    receipt = sink.deliver(parcel_of(rows))
+    assert list(receipt.rejected) == [2]
+    assert "unique keys" in receipt.rejected[2]
+    assert dict(receipt.details) == {"written": 3, "already_there": 0}
+    assert sorted(item["place"] for item in documents(container)) == ["a", "b", "c"]
+    again = sink_of(container, own_id="id_", **options).deliver(parcel_of(rows))
+    assert (dict(again.details), list(again.rejected)) == ({"written": 0, "already_there": 3}, [2])
+
+
+def test_a_newer_revision_that_a_unique_key_keeps_out_is_a_dead_letter(cosmos: CosmosServer, sink_of: Make, parcel_of: Make) -> None:
+    container = cosmos.container("/city", unique_key_policy={"uniqueKeys": [{"paths": ["/place"]}]})
+    sink = sink_of(container, own_id="id_", upsert_by=["id"], revision="revision")
+    sink.deliver(parcel_of(readings(2, place=["a", "b"], revision=[1, 1])))
+    receipt = sink.deliver(parcel_of(readings(2, place=["c", "c"], revision=[2, 2]), sequence=2))
+    assert (dict(receipt.details), list(receipt.rejected)) == ({"written": 1, "already_there": 0}, [1])
+    assert sorted(item["place"] for item in documents(container)) == ["b", "c"]

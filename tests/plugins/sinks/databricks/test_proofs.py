@@ -13,7 +13,7 @@ import pytest
 from attrs import evolve
 from faultproxy import FaultProxy
 
-from lakeward import Parcel, Refused, Retry
+from lakeward import Parcel, Refused, Rejected, Retry
 from lakeward.testing import make_parcel
 from lakeward_plugins.sinks.databricks.sent import name_of
 
@@ -169,3 +169,21 @@ def test_two_machines_with_one_state_do_not_lose_rows_to_each_other(databricks, 
     one.deliver(make_parcel(tmp_path / "one", READINGS, sequence=2))
     assert other.deliver(make_parcel(tmp_path / "other", READINGS.slice(1), sequence=2)).details["already_there"] is False
     assert databricks.table(f"{schema}.readings").num_rows == 3 + 3 + 2
+
+
+@pytest.mark.parametrize("after", ["another volume", "copy after insert"])
+def test_a_parcel_whose_answer_was_lost_is_there_once_though_the_way_into_the_table_was_changed(
+    databricks, schema, sink_of, tmp_path, after
+):
+    """COPY INTO knows files by their whole path, and none of what another mode sent."""
+    sink_of(mode="insert" if "insert" in after else "copy").deliver(parcel_of(tmp_path))
+    changed = sink_of(volume=f"/Volumes/{schema.replace('.', '/')}/staged/other")
+    assert changed.deliver(parcel_of(tmp_path)).details["already_there"] is True
+    assert changed.deliver(parcel_of(tmp_path, sequence=2)).details["already_there"] is False
+    assert databricks.table(f"{schema}.readings").num_rows == 6
+
+
+def test_a_revision_of_nan_is_a_dead_letter_as_none_would_ever_be_greater(sink_of, tmp_path):
+    with pytest.raises(Rejected, match="column 'temperature' is NULL") as caught:
+        sink_of(**MERGE).deliver(parcel_of(tmp_path, pa.record_batch({"sensor": ["a", "b"], "temperature": [1.0, float("nan")]})))
+    assert caught.value.rows == (1,)

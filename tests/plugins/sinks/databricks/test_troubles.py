@@ -265,6 +265,7 @@ SAID = [
     (exc.ServerOperationError("[CAST_OVERFLOW] The value cannot be cast. SQLSTATE: 22003"), Rejected, "CAST_OVERFLOW"),
     (exc.ServerOperationError("[DELTA_VIOLATE_CONSTRAINT_WITH_VALUES] CHECK constraint. SQLSTATE: 23001"), Rejected, "CHECK"),
     (exc.ServerOperationError("[DELTA_CONCURRENT_WRITE] A concurrent transaction. SQLSTATE: 2D521"), Retry, "CONCURRENT"),
+    (exc.ServerOperationError("[DELTA_METADATA_CHANGED] by another node's `evolve`. SQLSTATE: 2D521"), Retry, "METADATA_CHANGED"),
     (exc.ServerOperationError("[STATEMENT_TIMEOUT] took too long. SQLSTATE: HYT00"), Retry, "TIMEOUT"),
     (exc.ServerOperationError("[INTERNAL_ERROR] oops SQLSTATE: XX000"), Retry, "oops"),
     (exc.ServerOperationError("[PARSE_SYNTAX_ERROR] at\n'x'. SQLSTATE: 42601"), Refused, "look for the statement in the query history"),

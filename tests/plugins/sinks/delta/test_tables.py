@@ -169,19 +169,24 @@ def test_each_partition_is_a_file_in_a_folder_of_its_name(tmp_path):
     assert shipped == {f"city={city}/day=2026-01-01" for city in ("rome", "%C3%A5%20b%2Fc%25", "__HIVE_DEFAULT_PARTITION__")}
 
 
-def test_an_empty_text_in_a_partition_column_is_rejected_as_delta_would_lose_it(tmp_path):
-    deliver(tmp_path, one(city=["a"], a=[0]), partition_by=["city"])
-    with pytest.raises(Rejected, match="column 'city': an empty text cannot name a partition") as caught:
-        deliver(tmp_path, one(city=["a", "", None], a=[1, 2, 3]), 2, partition_by=["city"])
-    assert caught.value.rows == (1,)
+UNNAMEABLE = [
+    (b"", "an empty text cannot name a partition"),
+    (b"\xff", "text that is not UTF-8 cannot name a folder"),
+    ("å".encode() * 42, "the text is too long for the name of a folder"),
+]
 
 
-def test_text_that_is_not_utf8_in_a_partition_column_is_rejected_by_its_rows(tmp_path):
-    deliver(tmp_path, one(city=["a"], a=[0]), partition_by=["city"])
-    cities = pa.array([b"a", b"\xff", None], pa.binary()).view(pa.string())
-    with pytest.raises(Rejected, match="text that is not UTF-8 cannot name a folder") as caught:
-        deliver(tmp_path, one(city=cities, a=[1, 2, 3]), 2, partition_by=["city"])
-    assert caught.value.rows == (1,)
+@pytest.mark.parametrize("way", ["first", "appended", "upserted"])
+@pytest.mark.parametrize(("value", "why"), UNNAMEABLE, ids=["empty", "no UTF-8", "long"])
+def test_text_that_cannot_name_a_partition_costs_its_own_rows_whoever_writes_the_table(tmp_path, value, why, way):
+    """By delta-rs an empty text became no value in silence, and a long one kept all rows from the table for ever."""
+    options: dict[str, Any] = {"partition_by": ["city"], **({"upsert_by": ["a"], "revision": "a"} if way == "upserted" else {})}
+    if way != "first":
+        deliver(tmp_path, one(city=["å" * 41], a=[0]), **options)
+    cities = pa.array([b"a", value, None, value], pa.binary()).view(pa.string())
+    with pytest.raises(Rejected, match=f"column 'city': {why}") as caught:
+        deliver(tmp_path, one(city=cities, a=[1, 2, 3, 4]), 2, **options)
+    assert caught.value.rows == (1, 3)
 
 
 @pytest.mark.parametrize(
