@@ -1,6 +1,6 @@
-# `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash` and `make soak` run for minutes (and want strace).
+# `make demo` and `make test` need Python 3.11+ and make, nothing else; `make crash`, `make faults` and `make soak` run long (and want strace).
 PYTHON ?= python3
-.PHONY: demo test bench bench-transforms crash soak clean
+.PHONY: demo test test-radosgw bench bench-lake bench-transforms crash faults soak clean
 
 demo: .venv-demo/ready
 	.venv-demo/bin/python examples/demo.py
@@ -18,6 +18,14 @@ test: .venv-tox/ready
 	.venv-tox/bin/python -m pip install --quiet --disable-pip-version-check "tox>=4.22,<5"
 	touch $@
 
+# what the servers of the tests are made of
+SERVERS = "moto[server]>=5.1" "azure-cosmos>=4.14,<5" "databricks-sql-connector>=4.2.1,<5" "sqlglot>=30,<31" "thrift>=0.16" "duckdb>=1.4"
+
+# what talks to S3, against Ceph's radosgw; installs it, as root, where it is not there
+test-radosgw: .venv-tox/ready
+	@command -v radosgw > /dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends radosgw ceph-mon ceph-osd ceph-common; }
+	.venv-tox/bin/tox run -e radosgw
+
 # lakeward beside others, with figures into bench/RESULTS.md; BENCH_ROWS=1000000 for a shorter one
 bench: build/bench/lakeward/ready
 	build/bench/lakeward/bin/python bench/run.py $(BENCH_ROWS)
@@ -27,28 +35,44 @@ bench-transforms: build/bench/lakeward/ready
 	build/bench/lakeward/bin/python -m pip install --quiet --disable-pip-version-check "pydantic>=2.10,<3"
 	build/bench/lakeward/bin/python bench/transforms.py
 
+# delivery: Delta commits, S3 beside the bare library, four sinks beside one; COMMITS=500 for a shorter one
+bench-lake: build/bench/lakeward/ready
+	build/bench/lakeward/bin/python -m pip install --quiet --disable-pip-version-check ".[delta,s3,databricks,test]" $(SERVERS)
+	PYTHONPATH=tests/servers build/bench/lakeward/bin/python bench/lake.py $(COMMITS)
+
 build/bench/lakeward/ready: pyproject.toml $(shell find core plugins -name "*.py")
 	$(PYTHON) -m venv --clear build/bench/lakeward  # anew, so that no module stays that is gone
 	build/bench/lakeward/bin/python -m pip install --quiet --disable-pip-version-check .
 	touch $@
 
-# What `make test` does a tenth of. KILLS, CUTS, MINUTES and SEED may be given: make crash KILLS=5000 SEED=7
+# What `make test` does a tenth of. KILLS, EACH, CUTS, BATCHES, MINUTES and SEED may be given: make crash KILLS=5000 SEED=7
 KILLS ?= 1000
+EACH ?= 300
 CUTS ?= 150
+BATCHES ?= 120
 MINUTES ?= 30
 SEED ?= $(shell date +%s)
 
+crash faults soak: export PYTHONPATH = tests/pipelines:tests/servers
+
+# kills of pipelines with several sinks, then so many for each kind of sink, then power cuts
 crash: .venv-crash/ready
-	PYTHONPATH=tests/pipelines .venv-crash/bin/python -m crash.storm --kills $(KILLS) --seed $(SEED)
-	PYTHONPATH=tests/pipelines .venv-crash/bin/python -m crash.powercut --cuts $(CUTS) --seed $(SEED)
+	.venv-crash/bin/python -m crash.storm --kills $(KILLS) --seed $(SEED)
+	.venv-crash/bin/python -m crash.storm --kills $(EACH) --of each --seed $(SEED)
+	.venv-crash/bin/python -m crash.powercut --cuts $(CUTS) --seed $(SEED)
+
+# half of all requests to each sink that is elsewhere are spoiled
+faults: .venv-crash/ready
+	.venv-crash/bin/python -m crash.network --batches $(BATCHES) --seed $(SEED)
 
 soak: .venv-crash/ready
-	export PYTHONPATH=tests/pipelines; .venv-crash/bin/python -m crash.soak --minutes $(MINUTES) --sinks raw,sums & \
-	  .venv-crash/bin/python -m crash.soak --minutes $(MINUTES) --sinks cool,hot; delta=$$?; wait $$! && exit $$delta
+	for sinks in raw,sums cool,hot bucket,far_table copied items; do \
+	  .venv-crash/bin/python -m crash.soak --minutes $(MINUTES) --sinks $$sinks & soaks="$$soaks $$!"; done; \
+	  for soak in $$soaks; do wait $$soak || failed=1; done; exit $$failed
 
 .venv-crash/ready: pyproject.toml $(shell find core plugins -name "*.py")
 	$(PYTHON) -m venv .venv-crash
-	.venv-crash/bin/python -m pip install --quiet --disable-pip-version-check ".[delta,duckdb]" "polars>=1.20"
+	.venv-crash/bin/python -m pip install --quiet --disable-pip-version-check ".[all]" "polars>=1.20" $(SERVERS)
 	touch $@
 
 clean:

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +28,11 @@ class Cost:
     peak_mb: float
 
 
-def cost(command: Sequence[str], folder: Path) -> Cost:
-    """Run a command in a folder; end with what it said when it fails."""
+def cost(command: Sequence[str], folder: Path, extra: Mapping[str, str] | None = None) -> Cost:
+    """Run a command in a folder, with `extra` in its environment; end with what it said when it fails."""
     began = time.perf_counter()
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=ENVIRONMENT)
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=ENVIRONMENT | dict(extra or {}))
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

@@ -282,10 +282,10 @@ class Explaining(Protocol):
 
 @runtime_checkable
 class Keeping(Protocol):
-    """What a source has as well when it needs room on disk, such as for a copy of a database that cannot be opened in its place."""
+    """What a source or a sink has as well when it needs room on disk, such as for a copy of a database that cannot be opened there."""
 
     def keep_in(self, folder: Path) -> None:
-        """A folder of its own in the state directory, maybe not there yet. Called once before the first read of a run."""
+        """A folder of its own in the state directory, maybe not there yet. Called once before the first read or delivery of a run."""
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -45,6 +45,25 @@ def group_codes(batch: pa.RecordBatch, key_schema: pa.Schema) -> tuple[Array, li
         pairs, codes = np.unique(codes * width + encoded.indices.to_numpy(zero_copy_only=False), return_inverse=True)
         keys = [(*keys[pair // width], values[pair % width]) for pair in pairs.tolist()]
     return codes, keys
+
+
+def undecodable(batch: pa.RecordBatch, columns: Sequence[str]) -> Array:
+    """Places of rows with text that is not UTF-8 in one of the columns: Arrow does not look, `group_codes` raises UnicodeDecodeError."""
+    bad = np.zeros(batch.num_rows, np.bool_)
+    for column in (plain(batch.column(name)) for name in columns):
+        if any(fits(column.type) for fits in LETTERS):
+            encoded = column.cast(pa.large_binary()).dictionary_encode(null_encoding="encode")
+            wrong = [place for place, value in enumerate(encoded.dictionary.to_pylist()) if value is not None and not _is_text(value)]
+            bad |= np.isin(encoded.indices.to_numpy(zero_copy_only=False), wrong)
+    return np.flatnonzero(bad)
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def starts(values: Array) -> Array:

@@ -30,6 +30,10 @@ PLAIN = {str, bool, int, float}
 PLURAL = re.compile(r"^one of|^a ((?:whole )?\w+)")
 
 
+class Address(str):
+    """The type of an option that is a path, made absolute like a Path, or a URL such as `s3://bucket/folder`, left as it is."""
+
+
 def option(
     default: Any = attrs.NOTHING,
     *,
@@ -86,8 +90,7 @@ def type_words(kind: Any) -> str:
         return "a mapping" if args[1] is Any else f"a mapping of names to {_in_brackets(args[1])}"
     if attrs.has(kind):
         return "a mapping with " + ", ".join(attribute.name for attribute in init_fields(kind))
-    special = {Path: "a path", timedelta: "a duration", Secret: "a secret"}
-    return NAMES.get(kind) or special.get(kind, "any value")
+    return {**NAMES, Path: "a path", Address: "a path or a URL", timedelta: "a duration", Secret: "a secret"}.get(kind, "any value")
 
 
 def _union_words(kinds: Sequence[Any]) -> str:

@@ -99,19 +99,19 @@ class Run:
 
     def _prepare(self) -> None:
         self._spool.clean(self._state.checksums())
-        if isinstance(self._pipeline.source, Keeping):
-            self._pipeline.source.keep_in(self._state.directory / "source")
+        sinks = {self._sink_name(name): sink for name, sink in self._pipeline.sinks.items()}
+        for folder, part in {"source": self._pipeline.source, **{f"sinks/{name}": sink for name, sink in sinks.items()}}.items():
+            if isinstance(part, Keeping):
+                part.keep_in(self._state.directory / folder)
         self._resume()
         for name in sorted(self._state.remembering() - stateful(self._pipeline).keys()):
             if name.startswith(f"{self._pipeline.graph}."):
                 log.warning("what transform %s remembered, such as open windows, is kept but not used: it has left the YAML", name)
-        for name in sorted(set(self._state.waiting()) - {self._sink_name(sink) for sink in self._pipeline.sinks}):
+        for name in sorted(set(self._state.waiting()) - sinks.keys()):
             log.warning("parcels wait for sink %s, which is not part of this graph; they stay in the spool", name)
-        limits = self._pipeline.config.dead_letters
-        for name, sink in self._pipeline.sinks.items():
-            own = self._sink_name(name)
-            courier = Courier(own, sink, self._state, self._spool, self.info.pipeline, self._bell, self._delivered, not self._once, limits)
-            self._couriers.append(courier)
+        rest = (self.info.pipeline, self._bell, self._delivered, not self._once, self._pipeline.config.dead_letters)
+        self._couriers = [Courier(name, sink, self._state, self._spool, *rest) for name, sink in sinks.items()]
+        for courier in self._couriers:
             courier.start()
 
     def _resume(self) -> None:

@@ -157,7 +157,7 @@ def prepare(connection: sqlite3.Connection, found: int) -> None:
     connection.executescript("PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=50; PRAGMA journal_size_limit=262144;")
     if found == SCHEMA_VERSION:
         return
-    made = f"PRAGMA journal_mode=WAL; BEGIN; {SCHEMA} INSERT INTO about VALUES ('life', '{uuid.uuid4().hex[:8]}');"
+    made = f"PRAGMA journal_mode=WAL; BEGIN; {SCHEMA} INSERT INTO about VALUES ('life', '{uuid.uuid4().hex[:16]}');"
     connection.executescript(f"{f'BEGIN; {FROM_1}' if found else made} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
 
 

@@ -6,7 +6,9 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FOR_OTHERS = ("timestamps.py", "grouping.py", "packing.py", "units.py")  # what only transforms use
+FOR_OTHERS = (  # what only transforms and sinks use
+    "timestamps.py", "grouping.py", "packing.py", "units.py", "partitions.py", "upserts.py", "notes.py", "delta_types.py", "trail.py",
+)  # fmt: skip
 KERNEL = [path for path in (ROOT / "core" / "lakeward").glob("*.py") if path.name not in FOR_OTHERS]
 
 

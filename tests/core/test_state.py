@@ -322,6 +322,7 @@ def test_a_life_stays_within_a_folder_and_differs_between_folders(tmp_path: Path
             lives.append(state.life)
     assert lives[:2] == lives[2:]
     assert lives[0] != lives[1]
+    assert [len(life) for life in lives] == [16] * 4, "hexadecimal digits: a fleet of any size may write into one table"
 
 
 def test_every_commit_is_synced(tmp_path: Path) -> None:

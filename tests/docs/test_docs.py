@@ -49,7 +49,7 @@ def test_every_block_of_the_page_works(page: Path, tmp_path: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PIP_PREFIX": str(prefix),  # what a page installs stays in its folder; pip 23 cannot build with PIP_TARGET
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PYTHONPATH": f"{site}:{tmp_path}",
+        "PYTHONPATH": os.pathsep.join(filter(None, (site, str(tmp_path), os.environ.get("PYTHONPATH")))),  # the last: a tree not installed
     }
     for block in blocks(page):
         where = f"{page.name}:{block.line}"

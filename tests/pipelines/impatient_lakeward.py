@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from lakeward import deliver
-from lakeward.cli import main
+from lakeward import pacing
+
+
+def hurry(seconds: str) -> None:
+    """Let this process wait no longer, and try as often as it wants to."""
+    for name in ("FIRST_PAUSE", "LONGEST_PAUSE", "LONGEST_WISH"):
+        setattr(pacing, name, float(seconds))
+    pacing.RETRIES_A_MINUTE = 1e9
+
 
 if __name__ == "__main__":
-    pacing = sys.modules.get("lakeward.pacing", deliver)
-    for name in ("FIRST_PAUSE", "LONGEST_PAUSE", "LONGEST_WISH"):
-        setattr(pacing, name, float(sys.argv[1]))
-    setattr(pacing, "RETRIES_A_MINUTE", 1e9)  # noqa: B010
-    sys.argv[1:] = sys.argv[2:]
+    from lakeward.cli import main
+
+    hurry(sys.argv.pop(1))
     main()

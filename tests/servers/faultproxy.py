@@ -65,11 +65,16 @@ class FaultProxy:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def script(self, *faults: str) -> None:
-        """What happens to the next requests, one each, before chance decides again."""
-        unknown = set(faults) - {*FAULTS, OK}
+        """What happens to the next requests, one each, before chance decides again: a fault, or a number to answer such as 403."""
+        unknown = {fault for fault in faults if fault not in (*FAULTS, OK) and not fault.isdecimal()}
         assert not unknown, f"no such faults: {unknown}"
         with self._lock:
             self._script.extend(faults)
+
+    def mend(self) -> None:
+        """Forget the rest of the script."""
+        with self._lock:
+            self._script.clear()
 
     @property
     def left(self) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import pyarrow as pa
@@ -42,6 +42,8 @@ SETTINGS = (
 class S3Server:
     """Where it listens, and the keys of a user who may do everything in S3."""
 
+    like_amazon: ClassVar[bool] = True
+    """Whether it has roles and users, encryption, and checksums of its own, and knows the condition at the end of an upload in parts."""
     url: str
     access_key_id: str
     secret_access_key: str

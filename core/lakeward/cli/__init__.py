@@ -14,8 +14,8 @@ from lakeward.errors import ConfigError, LakewardError, StateInUse
 from lakeward.secrets import redact
 
 COMMANDS = (
-    "run", "check", "explain", "status", "health", "dead-letters", "verify", "position", "backfill", "plugins", "schema",
-    "completion",
+    "run", "check", "explain", "ddl", "doctor", "status", "health", "query", "dead-letters", "verify", "position", "backfill", "plugins",
+    "schema", "completion",
 )  # fmt: skip
 FRUGAL = {  # read by libraries when they are loaded; docs/decisions.md has the figures
     "OPENBLAS_NUM_THREADS": "1",  # numpy's threads, which nothing here uses, spin before they sleep

@@ -9,13 +9,18 @@ from collections.abc import Collection, Iterable, Sequence
 LEAST = 20  # characters that are left of the last column
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]], keys: Collection[str] = (), *, fit: bool = False) -> str:
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[object]], keys: Collection[str] = (), *, fit: bool = False, widest: int = 0
+) -> str:
     """Aligned columns under their headers, numbers to the right; those of `keys` as commands take them, without commas.
 
-    With `fit` the last column is shortened in its middle where a terminal is too narrow, if there is another way to see all of it.
+    If there is another way to see all of it: with `fit` the last column is shortened in its middle where a terminal is too narrow, and
+    with `widest`, characters, each value that is longer, on a terminal.
     """
     given = [list(row) for row in rows]
     cells = [[_cell(value, name in keys) for name, value in zip(headers, row, strict=True)] for row in given]
+    if widest and sys.stdout.isatty():
+        cells = [[_shortened(cell, widest) for cell in row] for row in cells]
     numeric = [all(_is_number(row[index]) for row in given) for index in range(len(headers))]
     widths = [max([len(header), *(len(row[index]) for row in cells)]) for index, header in enumerate(headers)]
     if fit and sys.stdout.isatty():

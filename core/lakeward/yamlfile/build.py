@@ -20,7 +20,7 @@ from attrs import frozen
 from cattrs.errors import ForbiddenExtraKeysError
 
 from lakeward.errors import OptionError
-from lakeward.options import NAMES, in_range, init_fields, is_union, type_words
+from lakeward.options import NAMES, Address, in_range, init_fields, is_union, type_words
 from lakeward.secrets import Secret, SecretReference
 
 Step = str | int
@@ -69,6 +69,7 @@ def _converter(folder: Path) -> cattrs.Converter:
         converter.register_structure_hook(kind, _exactly(kind))
     converter.register_structure_hook(float, lambda value, _: float(_expect(value, (int, float), NAMES[float])))
     converter.register_structure_hook(Path, lambda value, _: folder / Path(_expect(value, (str,), "a path")).expanduser())
+    converter.register_structure_hook(Address, lambda value, _: Address(value if "://" in str(value) else converter.structure(value, Path)))
     converter.register_structure_hook(timedelta, lambda value, _: duration(value))
     converter.register_structure_hook(Secret, _secret)
     converter.register_structure_hook_func(partial(_has_origin, Literal), _literal)

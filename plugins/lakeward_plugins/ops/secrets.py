@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from lakeward import OptionError, hookimpl
@@ -12,13 +13,25 @@ LAKEWARD_API = (1, 0)
 MAX_BYTES = 64 * 1024  # certificates with their chains fit; /dev/zero does not
 
 
+class SecretOfFile(Secret):
+    """What its file holds now: whoever is refused asks again, so a secret that is exchanged or corrected needs no restart."""
+
+    __slots__ = ()
+
+    def reveal(self) -> str:
+        """As of the file; as it was at first while the file cannot be read."""
+        with suppress(OptionError):
+            return Secret(_from_file(self.reference.removeprefix("file:")), self.reference).reveal()  # masked from now on
+        return super().reveal()
+
+
 @hookimpl
 def lakeward_resolve_secret(scheme: str, ref: str) -> Secret | None:
     """The secrets of the kinds `env` and `file`."""
     if scheme == "env":
         return Secret(_from_environment(ref), f"env:{ref}")
     if scheme == "file":
-        return Secret(_from_file(ref), f"file:{ref}")
+        return SecretOfFile(_from_file(ref), f"file:{ref}")
     return None
 
 

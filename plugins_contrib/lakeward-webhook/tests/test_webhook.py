@@ -166,8 +166,9 @@ def from_json(name: str, values: Sequence[Any]) -> pa.Array:
 
 
 def test_posts_parts_of_a_batch_each_under_its_key(receiver, sink_of, tmp_path):
-    receipt = sink_of(batch=3).deliver(parcel_of(tmp_path))
-    token = "p/s-0123abcd-0000-0000000001"
+    parcel = parcel_of(tmp_path)
+    receipt = sink_of(batch=3).deliver(parcel)
+    token = f"p/s-0123abcd-0000-0000000001/{parcel.sha256[:16]}"
     assert list(receiver.kept) == [f"{token}/0-2", f"{token}/3-5", f"{token}/6-6"]
     assert json.loads(receiver.kept[f"{token}/6-6"]) == {
         "pipeline": "p",
@@ -217,8 +218,16 @@ def test_connection_is_kept_between_parts(receiver, sink_of, tmp_path):
 
 
 def test_odd_names_of_pipelines_are_quoted_in_the_key(receiver, sink_of, tmp_path):
-    sink_of().deliver(parcel_of(tmp_path, pipeline="größe 1\n"))
-    assert list(receiver.kept) == ["gr%C3%B6%C3%9Fe%201%0A/s-0123abcd-0000-0000000001/0-6"]
+    parcel = parcel_of(tmp_path, pipeline="größe 1\n")
+    sink_of().deliver(parcel)
+    assert list(receiver.kept) == [f"gr%C3%B6%C3%9Fe%201%0A/s-0123abcd-0000-0000000001/{parcel.sha256[:16]}/0-6"]
+
+
+def test_other_rows_under_the_same_token_have_other_keys(receiver, sink_of, tmp_path):
+    """They come from a copy of the state directory, or from an old one that was restored."""
+    for rows in (READINGS.slice(0, 3), READINGS.slice(3, 3)):
+        sink_of().deliver(parcel_of(tmp_path, rows))
+    assert [row["sensor"] for row in receiver.rows()] == [f"s{row}" for row in range(6)]
 
 
 # -- retries -----------------------------------------------------------------------------------------------------------

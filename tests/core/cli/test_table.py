@@ -58,3 +58,11 @@ def test_the_last_column_fits_a_terminal_if_it_may_be_cut(monkeypatch: pytest.Mo
     ]
     monkeypatch.setenv("COLUMNS", "5")
     assert len(table(("sink", "location"), rows, fit=True).splitlines()[1]) == 6 + 20
+
+
+def test_long_values_are_shortened_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("x" * 30 + "end", 1)]
+    assert rows[0][0] in table(("text", "n"), rows, widest=9)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert table(("text", "n"), rows, widest=9).splitlines() == ["TEXT       N", "xxxx…xend  1"]
+    assert rows[0][0] in table(("text", "n"), rows)

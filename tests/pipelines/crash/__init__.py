@@ -7,9 +7,11 @@ nursery     that process
 patched     what a test changes in the program: where it dies, which bug is planted, which sync it forgets
 points      the places where it can die by name
 documents   a sink that takes one row at a time
-planted     eight bugs that the oracle must see
+planted     seven bugs that the oracle must see
 oracle      compares source and sinks; shares no code with lakeward
+elsewhere   sinks that are elsewhere: their servers, and what is in them
 storm       random kills, `make crash`
+network     half of all requests are spoiled, `make faults`
 trace       the system calls of a run, by strace
 disk        a model of a disk: what of it is sure to be there after a power cut
 order       the order of write, sync, rename and commit in a trace

@@ -1,4 +1,4 @@
-"""One nursery for all tests of a worker; and none of them tells anything about the version of Python."""
+"""One nursery and one server of each kind for all tests of a worker; and none of them tells anything about the version of Python."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crash.elsewhere import Servers
 from crash.program import Nursery
 
 
@@ -20,4 +21,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def nursery() -> Iterator[Nursery]:
     with closing(Nursery()) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with closing(Servers()) as started:
         yield started

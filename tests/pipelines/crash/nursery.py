@@ -1,24 +1,27 @@
 """A process that has imported the program and forks it on demand, because start-up is nine tenths of a short life.
 
-One JSON object a line: {"start": [ARGUMENT...], "folder": F, "patches": [...]} is answered with the child's pid,
-{"wait": PID, "seconds": S} with its exit status, negative for a signal, or null when it still runs. When standard input ends, so do
-all children.
+One JSON object a line: {"start": [ARGUMENT...], "folder": F, "patches": [...], "more": {NAME: VALUE...}} is answered with the child's
+pid, {"wait": PID, "seconds": S} with its exit status, negative for a signal, or null when it still runs. When standard input ends, so
+do all children.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NoReturn
 
 MODULES = (
     "lakeward.cli.run", "lakeward.cli.report", "lakeward.config", "lakeward.pipeline", "lakeward.plugins", "lakeward.run", "lakeward.state",
     "lakeward_plugins.sources.sqlite", "lakeward_plugins.transforms.window", "lakeward_plugins.transforms.physics_validation",
-    "lakeward_plugins.sinks.parquet", "lakeward_plugins.sinks.delta", "crash.planted", "pyarrow.compute", "pyarrow.parquet",
+    "crash.planted", "pyarrow.compute", "pyarrow.parquet",
 )  # fmt: skip
 
 
@@ -40,7 +43,16 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
 
 
+def _import_sinks(file: Path) -> None:
+    """Those that the pipeline uses, and what they load when they need it; they are here by the second time."""
+    text = file.read_text()
+    modules = [f"lakeward_plugins.sinks.{use}" for use in re.findall(r"use: (\w+)", text)]
+    for module in (*filter(find_spec, modules), *(["boto3.session"] if "s3://" in text else [])):
+        import_module(module)
+
+
 def _fork(order: dict[str, Any]) -> int:
+    _import_sinks(Path(order["folder"]) / "pipeline.yaml")
     pid = os.fork()
     return pid if pid else _live(order)
 
@@ -54,6 +66,7 @@ def _live(order: dict[str, Any]) -> NoReturn:
         nothing = os.open(os.devnull, os.O_RDONLY)
         for ours, standard in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(ours, standard)
+        os.environ.update(order["more"])
         apply(order["patches"])
         main(order["start"])
     except SystemExit as end:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars
@@ -21,7 +22,12 @@ from attrs import field, frozen
 
 from crash.pipeline import BAD, HOT, WINDOW
 
+if TYPE_CHECKING:
+    from crash.elsewhere import Place
+
 COLUMNS = "id, timestamp, sensor_id, temperature"
+LATEST = ("table_latest", "local_latest", "duck_latest", "merged", "items_latest")
+"""Sinks that keep one row of each sensor."""
 SUMS = "sensor_id, epoch_us(window_start), record_count, sum_temperature"
 Rows = Counter[tuple[object, ...]]
 
@@ -45,32 +51,32 @@ class Verdict:
         return f"{self.rows} rows, {self.windows} windows: {faults or 'exact'}{f' ({self.example})' if self.example else ''}"
 
 
-def judge(folder: Path, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot")) -> Verdict:
+def judge(folder: Path, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot"), place: Place | None = None) -> Verdict:
     """Compare all sinks with the source, after a run that delivered everything and finished the windows."""
     source, bad = in_source(folder)
     sums = sums_of(source)
     expected = {
-        "raw": source,
-        "table": source,
-        "documents": source,
         "sums": sums,
         "cool": Counter({row: count for row, count in source.items() if float(str(row[3])) <= HOT}),
         "hot": Counter({row: count for row, count in source.items() if float(str(row[3])) > HOT}),
+        **dict.fromkeys(LATEST, latest_of(source)),
     }
     verdict = Verdict(source.total(), sums.total())
     examples: list[str] = []
     for sink in sinks:
         key = 2 if sink == "sums" else 1
         try:
-            found = READERS[sink](folder / "lake")
+            found = read(sink, folder, place)
         except BaseException as error:  # whatever a reader says of a file that it cannot read; Polars panics
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             verdict.faults[sink, "unreadable"] += 1
             examples.append(f"{sink}: {str(error)[:200]}")
         else:
-            compare(sink, expected[sink], found, key, verdict.faults, examples)
+            compare(sink, expected.get(sink, source), found, key, verdict.faults, examples)
     _look_at_state(folder, bad, verdict.faults, examples)
+    if place and (left := place.leftovers()):
+        verdict.faults["place", "left"] += left
     return Verdict(verdict.rows, verdict.windows, +verdict.faults, examples[0] if examples else "")
 
 
@@ -90,6 +96,22 @@ def sums_of(rows: Rows) -> Rows:
     return Counter((*key, len(values), sum(values)) for key, values in windows.items())
 
 
+def latest_of(rows: Rows) -> Rows:
+    """The row of each sensor with the greatest id."""
+    newest: dict[object, tuple[object, ...]] = {}
+    for row in sorted(rows, key=lambda row: int(str(row[0]))):
+        newest[row[2]] = row
+    return Counter(newest.values())
+
+
+def read(sink: str, folder: Path, place: Place | None) -> Rows:
+    """What is in a sink, here or elsewhere."""
+    if sink in READERS:
+        return READERS[sink](folder / "lake")
+    assert place, f"{sink} is elsewhere"
+    return place.rows(sink)
+
+
 def in_parquet(folder: Path, columns: str) -> Rows:
     if not any(folder.glob("*.parquet")):
         return Counter()
@@ -103,9 +125,14 @@ def in_delta(folder: Path) -> Rows:
     return Counter(polars.read_delta(str(folder)).select(COLUMNS.split(", ")).rows())
 
 
-def in_documents(file: Path) -> Rows:
+def in_database(file: Path, table: str) -> Rows:
     with closing(sqlite3.connect(file)) as database:
-        return Counter(database.execute(f"SELECT {COLUMNS} FROM documents").fetchall())
+        return Counter(database.execute(f"SELECT {COLUMNS} FROM {table}").fetchall())
+
+
+def in_duckdb(file: Path, table: str) -> Rows:
+    with duckdb.connect(str(file), read_only=True) as database:
+        return Counter(database.execute(f"SELECT {COLUMNS} FROM {table}").fetchall())
 
 
 READERS: dict[str, Callable[[Path], Rows]] = {
@@ -114,7 +141,13 @@ READERS: dict[str, Callable[[Path], Rows]] = {
     "cool": lambda lake: in_delta(lake / "cool"),
     "hot": lambda lake: in_delta(lake / "hot"),
     "table": lambda lake: in_delta(lake / "table"),
-    "documents": lambda lake: in_documents(lake / "documents.db"),
+    "archive": lambda lake: in_parquet(lake / "archive", COLUMNS),
+    "documents": lambda lake: in_database(lake / "documents.db", "documents"),
+    "local": lambda lake: in_database(lake / "local.db", "readings"),
+    "local_latest": lambda lake: in_database(lake / "local.db", "latest"),
+    "duck": lambda lake: in_duckdb(lake / "readings.duckdb", "readings"),
+    "duck_latest": lambda lake: in_duckdb(lake / "latest.duckdb", "latest"),
+    "table_latest": lambda lake: in_delta(lake / "latest"),
 }
 
 
@@ -147,7 +180,8 @@ def _look_at_state(folder: Path, bad: Rows, faults: Counter[tuple[str, str]], ex
     compare("dead letters", bad, dead, 1, faults, examples)
 
 
-def photograph(folder: Path) -> dict[str, str]:
-    """Every file of the sinks, by its content."""
+def photograph(folder: Path, sinks: tuple[str, ...] = (), place: Place | None = None) -> dict[str, str]:
+    """Every file of the sinks, by its content; of `sinks` that are elsewhere, all rows."""
     files = (path for path in sorted((folder / "lake").rglob("*")) if path.is_file() and not path.name.endswith(("-wal", "-shm")))
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    seen = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return seen | {sink: str(sorted(read(sink, folder, place).items())) for sink in sinks if sink not in READERS}

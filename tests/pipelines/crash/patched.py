@@ -1,6 +1,6 @@
 """The real command line, changed for a test: `python -m crash.patched PATCH... -- ARGUMENTS...`.
 
-A patch is `die:POINT:VISIT`, `plant:BUG`, `careless:WHAT` or `links:off`.
+A patch is `die:POINT:VISIT`, `plant:BUG`, `careless:WHAT`, `impatient:SECONDS` or `links:off`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ def apply(patches: list[str]) -> None:
     """Change this process."""
     from crash.planted import plant
     from crash.points import die_at
+    from impatient_lakeward import hurry
 
     _announce_documents()
     makers: dict[str, Callable[..., None]] = {
-        "plant": plant, "careless": careless, "links": links, "die": lambda point, visit: die_at(point, int(visit)),
+        "plant": plant, "careless": careless, "links": links, "impatient": hurry,
+        "die": lambda point, visit: die_at(point, int(visit)),
     }  # fmt: skip
     for patch in sorted(patches, reverse=True):  # bugs first: their calls must come by the points too
         kind, *values = patch.split(":")
@@ -42,9 +44,9 @@ def careless(what: str) -> None:
     if what == "state":
         _careless_about_the_state()
     elif what == "delta":
-        from lakeward_plugins.sinks import delta
+        from lakeward_plugins.sinks.delta.place import Place
 
-        delta._sync_commits = lambda *_: None
+        Place.sync_commits = lambda *_: None  # type: ignore[method-assign,assignment]
     else:
         forgotten = stat.S_ISDIR if what == "folders" else stat.S_ISREG
         fsync = os.fsync

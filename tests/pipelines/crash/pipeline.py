@@ -35,13 +35,29 @@ sinks:
 SINKS
 batch: {rows: ROWS, wait: WAIT}
 """
+FAR = "from: source, timeout: 0.5s"
+DATABRICKS = f"use: databricks, {FAR}, host: '${{SERVER}}', http_path: '${{HTTP_PATH}}', create: true"
+COSMOS = f"use: cosmos, {FAR}, endpoint: '${{SERVER}}', key: '${{env:COSMOS_KEY}}', database: '${{PLACE}}', partition_key: /sensor_id"
 SINKS = {
     "raw": "{use: parquet, from: source, path: lake/raw}",
     "sums": "{use: parquet, from: windows, path: lake/sums}",
     "cool": "{use: delta, from: checked.valid, path: lake/cool}",
     "hot": "{use: delta, from: checked.anomalies, path: lake/hot}",
     "table": "{use: delta, from: source, path: lake/table}",
+    "archive": "{use: archive, from: source, path: lake/archive, file: '{sensor_id}.parquet', max_mb: 0.02}",
     "documents": "{use: documents, from: source, path: lake/documents.db}",
+    "local": "{use: sqlite, from: source, path: lake/local.db, table: readings}",
+    "local_latest": "{use: sqlite, from: source, path: lake/local.db, table: latest, upsert_by: [sensor_id], revision: id}",
+    "duck": "{use: duckdb, from: source, path: lake/readings.duckdb, table: readings}",
+    "duck_latest": "{use: duckdb, from: source, path: lake/latest.duckdb, table: latest, upsert_by: [sensor_id], revision: id}",
+    "table_latest": "{use: delta, from: source, path: lake/latest, upsert_by: [sensor_id], revision: id}",
+    "bucket": f"{{use: s3, {FAR}, bucket: '${{PLACE}}', prefix: raw, endpoint_url: '${{SERVER}}'}}",
+    "far_table": f"{{use: delta, {FAR}, path: 's3://${{PLACE}}/table', endpoint_url: '${{SERVER}}', compact_every: 20}}",
+    "copied": f"{{{DATABRICKS}, table: '${{PLACE}}.copied', volume: '${{PLACE}}.staged'}}",
+    "inserted": f"{{{DATABRICKS}, table: '${{PLACE}}.inserted', mode: insert}}",
+    "merged": f"{{{DATABRICKS}, table: '${{PLACE}}.merged', mode: merge, upsert_by: [sensor_id], revision: id}}",
+    "items": f"{{{COSMOS}, container: items}}",
+    "items_latest": f"{{{COSMOS}, container: latest, upsert_by: [sensor_id], revision: id}}",
 }
 Row = tuple[str, str, object]
 

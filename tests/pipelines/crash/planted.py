@@ -1,10 +1,11 @@
-"""Eight bugs that would lose rows or let them take effect twice. The harness must see each of them, or it is blind.
+"""Seven bugs that would lose rows or let them take effect twice. The harness must see each of them, or it is blind.
 
 They are patched into the killed process by names that stay: the contracts of sources and sinks, and what the state and the spool do.
 """
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,16 +13,13 @@ from typing import Any
 from attrs import NOTHING, evolve, fields_dict
 
 from crash.documents import DocumentSink
-from crash.points import reach
+from crash.points import for_each_sink, reach
 from lakeward.components import Batch, Parcel, Receipt
 from lakeward.recording import Recording
 from lakeward.state import State
 from lakeward.statefile import Checkpoint
-from lakeward_plugins.sinks.delta import DeltaSink
-from lakeward_plugins.sinks.parquet import ParquetSink
 from lakeward_plugins.sources.sqlite import SqliteSource
 
-SINKS = (ParquetSink, DeltaSink, DocumentSink)
 _held: list[State] = []
 
 
@@ -73,13 +71,13 @@ def settle_before_deliver() -> None:
     _around_deliver(planted)
 
 
-def random_file_name() -> None:
-    """Each attempt writes a file of another name."""
+def another_token() -> None:
+    """Each attempt is another parcel to the sink: it writes under another name, and finds nothing of an attempt before."""
 
     def planted(deliver: Callable[..., Receipt], sink: Any, parcel: Parcel) -> Receipt:
-        return deliver(sink, evolve(parcel, token=evolve(parcel.token, life=uuid.uuid4().hex[:8])))
+        return deliver(sink, evolve(parcel, token=evolve(parcel.token, life=uuid.uuid4().hex[:16])))
 
-    _around_deliver(planted, ParquetSink)
+    _around_deliver(planted)
 
 
 def no_rename() -> None:
@@ -96,28 +94,21 @@ def no_rename() -> None:
                     reach("inside_bug")
         return Receipt(str(target), {})
 
-    _around_deliver(planted, ParquetSink)
-
-
-def blind_append() -> None:
-    """Rows go into the Delta table without asking whether they are there."""
-
-    def planted(deliver: Callable[..., Receipt], sink: Any, parcel: Parcel) -> Receipt:
-        return deliver(sink, evolve(parcel, token=evolve(parcel.token, life=uuid.uuid4().hex[:8])))
-
-    _around_deliver(planted, DeltaSink)
+    _around_deliver(planted)
 
 
 def any_sink_is_enough() -> None:
     """What one sink has is dropped for all, as in programs that go on when any upload succeeded."""
     done: set[int] = set()
+    one_by_one = threading.Lock()  # so that it is not left to chance whether the second sees what the first has done
 
     def planted(deliver: Callable[..., Receipt], sink: Any, parcel: Parcel) -> Receipt:
-        if parcel.token.sequence in done:
-            return Receipt("planted", {})
-        receipt = deliver(sink, parcel)
-        done.add(parcel.token.sequence)
-        return receipt
+        with one_by_one:
+            if parcel.token.sequence in done:
+                return Receipt("planted", {})
+            receipt = deliver(sink, parcel)
+            done.add(parcel.token.sequence)
+            return receipt
 
     _around_deliver(planted)
 
@@ -136,16 +127,18 @@ def random_document_id() -> None:
 BUGS = {
     bug.__name__: bug
     for bug in (
-        checkpoint_before_spool, window_state_apart, settle_before_deliver, random_file_name, no_rename, blind_append,
-        any_sink_is_enough, random_document_id,
+        checkpoint_before_spool, window_state_apart, settle_before_deliver, another_token, no_rename, any_sink_is_enough,
+        random_document_id,
     )
 }  # fmt: skip
 
 
-def _around_deliver(planted: Callable[..., Receipt], *sinks: type) -> None:
-    for sink in sinks or SINKS:
+def _around_deliver(planted: Callable[..., Receipt]) -> None:
+    def change(sink: type) -> None:
         deliver = sink.deliver  # type: ignore[attr-defined]
-        sink.deliver = lambda self, parcel, deliver=deliver: planted(deliver, self, parcel)  # type: ignore[attr-defined]
+        sink.deliver = lambda self, parcel: planted(deliver, self, parcel)  # type: ignore[attr-defined]
+
+    for_each_sink(change)
 
 
 def _record_alone(record: Callable[[State, Recording], None] = State.record, **part: Any) -> None:

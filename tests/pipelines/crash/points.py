@@ -13,13 +13,11 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from crash.documents import DocumentSink
+from lakeward.components import Sink
 from lakeward.deliver import Courier
 from lakeward.pipeline import Pipeline
 from lakeward.spool import Spool
 from lakeward.state import State
-from lakeward_plugins.sinks.delta import DeltaSink
-from lakeward_plugins.sinks.parquet import ParquetSink
 from lakeward_plugins.sources.sqlite.database import Database
 
 STEPS: dict[str, list[tuple[Any, str]]] = {
@@ -27,7 +25,7 @@ STEPS: dict[str, list[tuple[Any, str]]] = {
     "transform": [(Pipeline, "push")],
     "spool": [(Spool, "write")],
     "record": [(State, "record")],
-    "deliver": [(ParquetSink, "deliver"), (DeltaSink, "deliver"), (DocumentSink, "deliver")],
+    "deliver": [],  # of whatever sinks there are
     "settle": [(State, "settle")],
     "drop": [(Spool, "drop")],
     "fsync": [(os, "fsync")],
@@ -54,8 +52,22 @@ def die_at(point: str, visit: int) -> None:
     for step, targets in (STEPS | OF_PARTS).items():
         for owner, name in targets:
             around(owner, name, step)
+    for_each_sink(lambda sink: around(sink, "deliver", "deliver"))
     around(State, "_count", "record", before="inside_record")
     around(State, "_remove", "refuse", before="inside_refuse")
+
+
+def for_each_sink(change: Callable[[type], None]) -> None:
+    """Change the class of each sink, whatever it is, when it gets its courier."""
+    hire, changed = Courier.__init__, set[type]()
+
+    def hired(self: Courier, name: str, sink: Sink, *args: Any, **kwargs: Any) -> None:
+        if type(sink) not in changed:
+            changed.add(type(sink))
+            change(type(sink))
+        hire(self, name, sink, *args, **kwargs)
+
+    Courier.__init__ = hired  # type: ignore[method-assign,assignment]
 
 
 def around(owner: Any, name: str, step: str, before: str = "") -> None:

@@ -59,12 +59,15 @@ def traced(folder: Path, sinks: tuple[str, ...], patches: tuple[str, ...] = (), 
 def cut(folder: Path, events: list[Event], count: int, seed: int, sinks: tuple[str, ...], nursery: Nursery) -> Cuts:
     """Cut a traced run so many times, and see what the program makes of what is left."""
     cuts = Cuts()
-    for number, left in enumerate(_disks(folder, events, count, random.Random(seed))):
-        place = folder.with_name(f"{folder.name}-cut")
-        shutil.rmtree(place, ignore_errors=True)
-        _rebuild(folder, place, left)
-        _judge(place, sinks, nursery, cuts, f"seed {seed}, cut {number}")
-    shutil.rmtree(place, ignore_errors=True)
+    before = folder.rename(folder.with_name(f"{folder.name}-before"))  # the state knows the places of sinks: what is left must lie there
+    try:
+        for number, left in enumerate(_disks(folder, events, count, random.Random(seed))):
+            _rebuild(before, folder, left)
+            _judge(folder, sinks, nursery, cuts, f"seed {seed}, cut {number}")
+            shutil.rmtree(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        before.rename(folder)
     return cuts
 
 
@@ -76,34 +79,33 @@ def _disks(folder: Path, events: list[Event], count: int, luck: random.Random) -
             yield disk.after_cut(luck)
 
 
-def _rebuild(folder: Path, place: Path, left: dict[str, bytes | None]) -> None:
+def _rebuild(before: Path, folder: Path, left: dict[str, bytes | None]) -> None:
     """What is left, beside a sensor's database with all rows of the traced run, and then some more."""
-    place.mkdir()
+    folder.mkdir()
     for path, content in sorted(left.items()):  # folders before what is in them
-        there = place / path.removeprefix(f"{folder}/")
         if content is None:
-            there.mkdir()
+            Path(path).mkdir()
         else:
-            there.write_bytes(content)
+            Path(path).write_bytes(content)
     for name in ("pipeline.yaml", "sensor.db"):
-        shutil.copy(folder / name, place)
-    pipeline.grow(place, 150)
+        shutil.copy(before / name, folder)
+    pipeline.grow(folder, 150)
 
 
-def _judge(place: Path, sinks: tuple[str, ...], nursery: Nursery, cuts: Cuts, which: str) -> None:
+def _judge(folder: Path, sinks: tuple[str, ...], nursery: Nursery, cuts: Cuts, which: str) -> None:
     try:
-        status = ended(place, nursery.start(place, FINISH), 0, 1)
-        log = (place / "log.txt").read_text()
+        status = ended(folder, nursery.start(folder, FINISH), 0, 1)
+        log = (folder / "log.txt").read_text()
         refused = status == 1 and any(words in log for words in REFUSALS)
         if status and not refused:
             cuts.wrong.append(f"{which}: {log[-600:]}")
             return
         judged = tuple(sink for sink in sinks if sink != "table") if refused else sinks
-        verdict = judge(place, judged)
+        verdict = judge(folder, judged)
         faults = {fault: count for fault, count in verdict.faults.items() if not (refused and fault == ("spool", "left"))}
-        before = photograph(place)
-        ended(place, nursery.start(place, FINISH), status)
-        if faults or photograph(place) != before:
+        before = photograph(folder)
+        ended(folder, nursery.start(folder, FINISH), status)
+        if faults or photograph(folder) != before:
             cuts.wrong.append(f"{which}: {verdict}{'' if faults else '; one more run changed something'}")
         elif refused:
             cuts.refused += 1

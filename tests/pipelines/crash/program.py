@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
-PACKAGES = Path(__file__).parents[1]
+PACKAGES = Path(__file__).parents[1], Path(__file__).parents[2] / "servers"
 PATIENCE = 120.0
 """Seconds after which a run that should end by itself is stuck."""
 
@@ -34,7 +34,7 @@ class Life(Protocol):
 
 def environment() -> dict[str, str]:
     """For processes that must find these modules."""
-    paths = [str(PACKAGES), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = [*map(str, PACKAGES), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -52,8 +52,9 @@ class Nursery:
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
 
-    def start(self, folder: Path, arguments: Sequence[str], patches: Sequence[str] = ()) -> Life:
-        return Forked(self, self.ask(start=list(arguments), folder=str(folder), patches=list(patches)))
+    def start(self, folder: Path, arguments: Sequence[str], patches: Sequence[str] = (), **more: str) -> Life:
+        """Of a pipeline in `pipeline.yaml`; `more` is its environment."""
+        return Forked(self, self.ask(start=list(arguments), folder=str(folder), patches=list(patches), more=more))
 
     def close(self) -> None:
         assert self._process.stdin

@@ -1,8 +1,8 @@
-"""A day in half an hour: does anything grow? `python -m crash.soak --minutes 30`.
+"""A day in half an hour: does anything grow? `python -m crash.soak --minutes 30 --sinks cool,hot`.
 
 A sensor writes 400 rows a second, as eight sensors of one row a second would in fifty times the time. One process of the real program
-lives all the while; its memory, file descriptors, state and spool are looked at every two seconds. Delta tables are compacted every
-minute, beside the program. At the end the sensor stops, the spool must run empty, and the oracle judges.
+lives all the while; its memory, file descriptors, state and spool are looked at every two seconds. The Delta sinks compact
+their tables themselves. At the end the sensor stops, the spool must run empty, and the oracle judges.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from attrs import frozen
-from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError
 
 from crash import pipeline
+from crash.elsewhere import Place, Servers
 from crash.oracle import Verdict, judge
 from crash.program import PATIENCE, ended, kill, start
 from crash.writer import writing
@@ -139,22 +139,23 @@ def slope(points: Sequence[tuple[float, float]]) -> float:
     return 3600 * statistics.median((after[1] - before[1]) / (after[0] - before[0]) for before, after in pairs) if pairs else 0.0
 
 
-def soak(folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot"), say: bool = True) -> Soaked:
-    """Let it run for so long."""
+def soak(
+    folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", "cool", "hot"), say: bool = True, place: Place | None = None
+) -> Soaked:
+    """Let it run for so long; sinks that are elsewhere are at `place`."""
+    known = place.known(place.address) if place else {}
     pipeline.make(folder, sinks, rows=BATCH, wait="1s")
     pipeline.grow(folder, 3 * BATCH)  # memory is as large as the largest batch, so the largest comes first
     looks: list[Look] = []
-    life = start(folder, ("run", "pipeline.yaml", "--log-level", "warning"))
+    life = start(folder, ("run", "pipeline.yaml", "--log-level", "warning"), **known)
     try:
         with writing(folder, rate=RATE):
             begin = time.monotonic()
             while (passed := time.monotonic() - begin) < seconds:
                 time.sleep(min(EVERY, seconds - passed))
                 looks.append(Look.now(folder, life.pid, time.monotonic() - begin))
-                if len(looks) % round(60 / EVERY) == 0:
-                    _compact(folder)
-                    if say:
-                        print(looks[-1], flush=True)
+                if say and len(looks) % round(60 / EVERY) == 0:
+                    print(looks[-1], flush=True)
         stopped = time.monotonic()
         while (emptied := time.monotonic() - stopped) < PATIENCE and (emptied < 3 or any((folder / ".lakeward/crash/spool").iterdir())):
             time.sleep(0.1)
@@ -162,19 +163,8 @@ def soak(folder: Path, seconds: float, sinks: tuple[str, ...] = ("raw", "sums", 
         ended(folder, life, 143)
     finally:
         kill(life)
-    ended(folder, start(folder, ("run", "pipeline.yaml", "--once", "--finish")))
-    return Soaked(looks, emptied, judge(folder, sinks), any((folder / "lake").glob("*/_delta_log")))
-
-
-def _compact(folder: Path) -> None:
-    """As whoever looks after the lake does: delta-rs loads the names of all files of a table at each commit, 17 kB each."""
-    for log in (folder / "lake").glob("*/_delta_log"):
-        try:
-            table = DeltaTable(log.parent)
-            table.optimize.compact()
-            table.create_checkpoint()
-        except CommitFailedError as error:  # the sink was first; in a minute we try again
-            print(f"{log.parent.name} was not compacted: {str(error)[:100]}", flush=True)
+    ended(folder, start(folder, ("run", "pipeline.yaml", "--once", "--finish"), **known))
+    return Soaked(looks, emptied, judge(folder, sinks, place), with_delta="use: delta" in (folder / "pipeline.yaml").read_text())
 
 
 def main() -> None:
@@ -183,7 +173,9 @@ def main() -> None:
     parser.add_argument("--sinks", default="raw,sums,cool,hot")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lakeward-soak-"))
-    soaked = soak(folder, 60 * options.minutes, tuple(options.sinks.split(",")))
+    sinks = tuple(options.sinks.split(","))
+    with closing(Servers()) as servers:
+        soaked = soak(folder, 60 * options.minutes, sinks, place=servers.place(sinks))
     print(soaked)
     faults = soaked.faults()
     print(*(f"too much: {fault}" for fault in faults), sep="\n")

@@ -25,7 +25,7 @@ def traced(folder: Path, sinks: tuple[str, ...], *patches: str) -> list[Event]:
     return events
 
 
-@pytest.mark.parametrize("sinks", [("raw",), ("table",), ("raw", "sums", "cool", "hot")], ids="+".join)
+@pytest.mark.parametrize("sinks", [("raw",), ("table",), ("archive",), ("raw", "sums", "cool", "hot")], ids="+".join)
 def test_everything_is_synced_before_the_commit_that_relies_on_it(tmp_path: Path, sinks: tuple[str, ...]) -> None:
     assert violations(traced(tmp_path, sinks), tmp_path) == {}
 
@@ -42,6 +42,8 @@ def test_a_file_that_is_copied_to_another_file_system_is_synced_too(tmp_path: Pa
         ("raw", "careless:files", "R1"),
         ("raw", "careless:folders", "R2 and R3: a name"),
         ("raw", "plant:no_rename", "R0"),
+        ("archive", "careless:files", "R1"),
+        ("archive", "careless:folders", "R2 and R3: a name"),
         ("table", "careless:delta", "R3: bytes"),
     ],
 )

@@ -15,7 +15,9 @@ needs_strace = pytest.mark.skipif(not STRACE, reason="strace is not installed; o
 
 @needs_strace
 @pytest.mark.slow
-@pytest.mark.parametrize(("sinks", "seed"), [(PARQUET, 1), (WITH_DELTA, 2)], ids=["parquet", "parquet and delta"])
+@pytest.mark.parametrize(
+    ("sinks", "seed"), [(PARQUET, 1), (WITH_DELTA, 2), (("archive",), 3)], ids=["parquet", "parquet and delta", "archive"]
+)
 def test_after_a_power_cut_every_row_arrives_once(sinks: tuple[str, ...], seed: int) -> None:
     cuts = cut_all(15, seed, sinks, seconds=2.0)
     assert not cuts.wrong, cuts.wrong

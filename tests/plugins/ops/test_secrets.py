@@ -84,3 +84,15 @@ def test_what_it_gave_is_masked_in_texts_and_unseen_in_repr(monkeypatch: pytest.
     secret = lakeward_resolve_secret("env", "LAKE_TOKEN")
     assert repr(secret) == "Secret(env:LAKE_TOKEN)"
     assert redact("token dapi-98765 refused") == "token *** refused"
+
+
+def test_a_file_is_read_again_each_time_and_what_it_held_stays_masked(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("the first one\n")
+    secret = lakeward_resolve_secret("file", str(tmp_path / "key"))
+    assert secret is not None
+    (tmp_path / "key").write_text("the second one\n")
+    assert secret.reveal() == "the second one"
+    assert redact("the first one, the second one") == "***, ***"
+    (tmp_path / "key").unlink()
+    assert secret.reveal() == "the first one"
+    assert "one" not in repr(secret)

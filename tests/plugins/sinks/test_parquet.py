@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lakeward import OptionError, Parcel, Refused, Retry
+from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.testing import SinkContract, make_parcel
 from lakeward_plugins.sinks.parquet import ParquetSink
 
@@ -238,3 +238,148 @@ def test_probe_refuses_a_folder_without_write_permission(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
     with pytest.raises(Refused, match="may not write there; give it write permission"):
         ParquetSink(tmp_path / "lake").probe(READINGS.schema)
+
+
+# -- partitions --------------------------------------------------------------------------------------------------------
+
+CITIES = pa.record_batch({"city": ["London", "a b", None, "London"], "n": [1, 2, 3, 4]})
+
+
+def test_each_partition_is_a_file_in_a_folder_of_its_name_and_a_retry_writes_the_same(tmp_path):
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    parcel = make_parcel(tmp_path / "spool", CITIES, encoding=sink.encoding)
+    receipts = [sink.deliver(parcel) for _ in range(2)]
+    assert receipts[0] == receipts[1]
+    name = f"{parcel.token.name}.parquet"
+    files = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert files == [f"city={city}/{name}" for city in ("London", "__HIVE_DEFAULT_PARTITION__", "a_x20_b")]
+    found = duckdb.sql(f"SELECT city, n FROM read_parquet('{tmp_path}/out/*/*.parquet', hive_partitioning=true) ORDER BY n").fetchall()
+    assert found == [("London", 1), ("a_x20_b", 2), (None, 3), ("London", 4)]
+
+
+def test_a_partition_of_another_parcel_of_the_same_name_is_kept(tmp_path):
+    """As when a state directory was copied to another machine and both write to one folder."""
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    sink.deliver(make_parcel(tmp_path / "spool", CITIES))
+    before = {path: path.read_bytes() for path in tmp_path.glob("out/*/*")}
+    with pytest.raises(Refused, match="is there already with other content; give this sink a folder of its own"):
+        sink.deliver(make_parcel(tmp_path / "other", CITIES.slice(1)))
+    assert {path: path.read_bytes() for path in tmp_path.glob("out/*/*")} == before
+
+
+def test_a_file_system_that_takes_two_partitions_for_one_is_refused(tmp_path):
+    """As one of a memory card does with names in upper and lower case: here a link does the same."""
+    (tmp_path / "out/city=OSLO").mkdir(parents=True)
+    (tmp_path / "out/city=oslo").symlink_to("city=OSLO")
+    rows = pa.record_batch({"city": ["OSLO", "oslo"], "n": [1, 2]})
+    with pytest.raises(Refused, match=r"city=oslo and .*city=OSLO are one for this file system"):
+        ParquetSink(tmp_path / "out", partition_by=["city"]).deliver(make_parcel(tmp_path / "spool", rows))
+
+
+def test_a_column_that_cannot_name_a_folder_is_refused_beforehand(tmp_path):
+    with pytest.raises(Refused, match="partition_by: the rows have no column 'town'"):
+        ParquetSink(tmp_path / "out", partition_by=["town"]).probe(CITIES.schema)
+
+
+def test_a_value_that_no_folder_can_have_as_its_name_costs_its_own_rows(tmp_path):
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    rows = pa.record_batch({"city": ["a", "°" * 26, "b", "°" * 26], "n": [1, 2, 3, 4]})
+    with pytest.raises(Rejected, match="partition_by: a value is too long") as caught:
+        sink.deliver(make_parcel(tmp_path / "spool", rows))
+    assert caught.value.rows == (1, 3)
+    assert not list(tmp_path.glob("out/*"))
+
+
+# -- options that change -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after"), [(["city"], []), ([], ["city"]), (["city"], ["n"]), (["city"], ["city"]), ([], [])], ids=lambda one: "-".join(one)
+)
+def test_a_parcel_that_was_begun_is_ended_where_it_was_begun(tmp_path, monkeypatch, before, after, stopped):
+    """A process makes one file and no more; the options are changed; the next process ends it there, and goes on at the new place."""
+    rows = pa.record_batch({"city": ["London", "Oslo", "London"], "n": [1, 2, 3], "id": [1, 2, 3]})
+    moved = tmp_path / "lake" if before != after else tmp_path / "other"
+
+    def run(path: Path, columns: list[str]) -> ParquetSink:
+        sink = ParquetSink(path, partition_by=columns)
+        sink.keep_in(tmp_path / "state")
+        return sink
+
+    def ids() -> list[int]:
+        files = [file for folder in ("lake", "other") for file in (tmp_path / folder).rglob("[!.]*.parquet")]
+        return sorted(value for file in files for value in pq.ParquetFile(file).read()["id"].to_pylist())
+
+    sink = run(tmp_path / "lake", before)
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if "city=Oslo" in str(target):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        if before:
+            patch.setattr(Path, "rename", rename)
+            with pytest.raises(Retry):
+                sink.deliver(make_parcel(tmp_path / "spool", rows))
+        else:
+            sink.deliver(make_parcel(tmp_path / "spool", rows))
+    if stopped:
+        sink.close()
+    assert ids() == ([1, 3] if before else [1, 2, 3])
+    sink = run(moved, after)
+    sink.deliver(make_parcel(tmp_path / "spool", rows))
+    assert ids() == [1, 2, 3]
+    sink.deliver(make_parcel(tmp_path / "spool", rows, sequence=2))
+    assert ids() == [1, 1, 2, 2, 3, 3]
+    assert any(moved.rglob("*0000000002.parquet"))
+    assert any(moved.glob("*0000000002.parquet")) is not bool(after)
+
+
+def test_an_old_folder_that_is_gone_is_told(tmp_path, caplog):
+    """As a disk that is not mounted: nobody can see what is on it."""
+    sink = ParquetSink(tmp_path / "lake")
+    sink.keep_in(tmp_path / "state")
+    sink.deliver(parcel_of(tmp_path))
+    shutil.rmtree(tmp_path / "lake")
+    for path in ("other", "third"):
+        sink = ParquetSink(tmp_path / path)
+        sink.keep_in(tmp_path / "state")
+        sink.deliver(parcel_of(tmp_path, sequence=1 if path == "other" else 2))
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == f"{tmp_path}/lake: is not there any more, so nobody can see whether rows of s-0123abcd-0000-0000000001 are in it"
+
+
+def test_two_partitions_that_are_one_for_the_file_system_leave_nothing_behind(tmp_path):
+    """So the parcel can go elsewhere."""
+    (tmp_path / "out/city=OSLO").mkdir(parents=True)
+    (tmp_path / "out/city=oslo").symlink_to("city=OSLO")
+    rows = pa.record_batch({"city": ["OSLO", "oslo"], "n": [1, 2]})
+    sink = ParquetSink(tmp_path / "out", partition_by=["city"])
+    sink.keep_in(tmp_path / "state")
+    with pytest.raises(Refused):
+        sink.deliver(make_parcel(tmp_path / "spool", rows))
+    assert list(tmp_path.glob("out/*/*")) == []
+    sink = ParquetSink(tmp_path / "other", partition_by=["city"])
+    sink.keep_in(tmp_path / "state")
+    assert sink.deliver(make_parcel(tmp_path / "spool", rows)).location == str(tmp_path / "other")
+
+
+def test_text_that_is_not_utf8_costs_its_own_rows(tmp_path):
+    column = pa.array([b"Oslo", b"\xff", None]).view(pa.string())
+    with pytest.raises(Rejected, match="partition_by: text that is not UTF-8") as caught:
+        ParquetSink(tmp_path / "out", partition_by=["city"]).deliver(parcel_of(tmp_path, pa.record_batch({"city": column, "n": range(3)})))
+    assert caught.value.rows == (1,)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_folders_that_together_make_a_path_too_long_cost_their_own_rows(tmp_path):
+    names = [f"c{number}" for number in range(20)]
+    rows = pa.record_batch({**{name: ["x" * 240, "y"] for name in names}, "n": [1, 2]})
+    with pytest.raises(Rejected, match="partition_by: a value is too long") as caught:
+        ParquetSink(tmp_path / "out", partition_by=names).deliver(parcel_of(tmp_path, rows))
+    assert caught.value.rows == (0,)
+    ParquetSink(tmp_path / "out", partition_by=names).deliver(parcel_of(tmp_path, rows.slice(1)))
+    assert len(list((tmp_path / "out").rglob("*.parquet"))) == 1

@@ -1,7 +1,8 @@
 """Rows as JSON to an HTTP endpoint, in parts that carry the same key and the same bytes on every retry.
 
 A receiver that acts on each `Idempotency-Key` once takes every row once. A part is a run of rows of the parcel; its name says
-which, so that another `batch` makes other keys and no key ever stands for other rows.
+which, so that another `batch` makes other keys. Part of the parcel's sha256 is in the key as well: a state directory that was copied, or
+restored from an old copy, gives tokens again. So no key ever stands for other rows.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class WebhookSink:
         headers = {name: _text(value) for name, value in self.headers.items()}
         headers |= {"Authorization": f"Bearer {self.token.reveal()}"} if self.token else {}
         headers |= {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        headers |= {"Idempotency-Key": f"{quote(str(token), safe='/')}/{part}"}
+        headers |= {"Idempotency-Key": f"{quote(str(token), safe='/')}/{parcel.sha256[:16]}/{part}"}
         content = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
         try:
             with self._open().stream("POST", self._place, content=content, headers=headers) as response:

@@ -13,66 +13,32 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from attrs import define, field
 from faultproxy import FAULTS, FaultProxy
-from s3_server import ALONE, SETTINGS, S3Server
+from s3_server import S3Server
 
 from lakeward import OptionError, Parcel, Refused, Rejected, Retry
 from lakeward.secrets import Secret, redact
 from lakeward.testing import SinkContract, make_parcel
 from lakeward.yamlfile.build import Mistakes, build
-from lakeward_plugins.sinks import s3 as module
 from lakeward_plugins.sinks.s3 import S3Sink
+from lakeward_plugins.sinks.s3 import writing as module
 
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
 NAME = "s-0123abcd-0000-0000000001.parquet"
 
 
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the machine knows of AWS must not matter."""
-    for name in SETTINGS:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in ALONE.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(botocore.session, "create_loader", LOADERS)
-
-
-LOADERS = cache(botocore.session.create_loader)  # what the library knows of the API, read from disk once and not for each sink
-
-
 def parcel_of(tmp_path: Path, rows: pa.RecordBatch = READINGS, **token: Any) -> Parcel:
     return make_parcel(tmp_path / "spool", rows, **token)
-
-
-@pytest.fixture
-def bucket(s3: S3Server) -> str:
-    return s3.bucket()
-
-
-@pytest.fixture
-def sink_of(s3: S3Server, bucket: str) -> Iterator[Callable[..., S3Sink]]:
-    made: list[S3Sink] = []
-
-    def make(**options: Any) -> S3Sink:
-        keys = {"access_key_id": Secret(s3.access_key_id, "env:KEY"), "secret_access_key": Secret(s3.secret_access_key, "env:SECRET")}
-        made.append(S3Sink(**{"bucket": bucket, "prefix": "raw", "endpoint_url": s3.url, **keys, **options}))
-        return made[-1]
-
-    yield make
-    for sink in made:
-        sink.close()
 
 
 # -- the contract ------------------------------------------------------------------------------------------------------
@@ -103,7 +69,8 @@ def test_ships_the_spooled_file_itself_with_its_sha256(s3, bucket, sink_of, tmp_
     assert s3.objects(bucket) == {f"raw/north/{NAME}": parcel.path.read_bytes()}
     head = s3.client().head_object(Bucket=bucket, Key=f"raw/north/{NAME}", ChecksumMode="ENABLED")
     assert (head["Metadata"], head["ContentType"]) == ({"sha256": parcel.sha256}, "application/vnd.apache.parquet")
-    assert bytes.fromhex(parcel.sha256) == base64.b64decode(head["ChecksumSHA256"])
+    if s3.like_amazon:  # Ceph keeps none
+        assert bytes.fromhex(parcel.sha256) == base64.b64decode(head["ChecksumSHA256"])
 
 
 def test_without_a_prefix_objects_are_in_the_bucket_itself(s3, bucket, sink_of, tmp_path):
@@ -176,7 +143,7 @@ def test_a_store_without_conditional_writes_is_told_once(s3, bucket, sink_of, tm
     assert there is True
     assert len(s3.objects(bucket)) == 2
     assert [record.message for record in caplog.records if record.name == "lakeward.s3"] == [
-        f"s3://{bucket}/raw: the store has no conditional writes; it is asked for each object before that is written"
+        f"s3://{bucket}: the store has no conditional writes; it is asked for each object before that is written"
     ]
 
 
@@ -269,7 +236,7 @@ def test_an_upload_that_stands_still_or_crawls_is_given_up(sink_of, tmp_path, mo
     rows = pa.record_batch({"_row": [1], "noise": [os.urandom(40_000_000)]})  # more than sockets hold on their own
     if stands_still:
         stalled.set()
-    monkeypatch.setattr(module, "SLOWEST", 1e12)
+    monkeypatch.setattr("lakeward_plugins.aws.upload.SLOWEST", 1e12)
     waits = {"connect_timeout": timedelta(seconds=0.3 if stands_still else 30), "timeout": timedelta(seconds=30 if stands_still else 0.3)}
     started = time.monotonic()
     with pytest.raises(Retry, match=r"ConnectionClosedError|ReadTimeoutError"):
@@ -392,13 +359,13 @@ def test_a_captive_portal_is_no_store(store, sink_of, tmp_path, status, body):
 
 def test_an_object_that_is_there_and_gone_is_tried_again(store, sink_of, tmp_path, monkeypatch):
     store.says(412, "PreconditionFailed")
-    real = S3Sink._has
+    real = module.Bucket.has
 
     def gone(*arguments: Any, **options: Any) -> bool:
         store.says(404, "")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(S3Sink, "_has", gone)
+    monkeypatch.setattr(module.Bucket, "has", gone)
     with pytest.raises(Retry, match="was there a moment ago and is gone"):
         sink_of(endpoint_url=store.url).deliver(parcel_of(tmp_path))
     assert store.requests == ["PUT", "HEAD"]
@@ -482,6 +449,7 @@ def test_credentials_that_are_mended_are_found_without_a_restart(s3, sink_of, tm
     assert sink.deliver(parcel).details["already_there"] is False
 
 
+@pytest.mark.usefixtures("as_amazon")
 def test_the_libraries_do_not_tell_what_they_send_even_when_all_is_logged(s3, sink_of, tmp_path, caplog):
     before = {name: logging.getLogger(name).level for name in ("boto3", "botocore", "urllib3")}
     try:
@@ -524,6 +492,7 @@ SECRET = Secret("canary-of-options", "env:X")
         ({"bucket": "lake/raw"}, "bucket: 'lake/raw' cannot be a bucket"),
         ({"prefix": "a//b"}, "prefix: 'a//b' is not a folder"),
         ({"prefix": "a/../b"}, "prefix: 'a/../b' is not a folder"),
+        ({"prefix": "ü" * 257}, "prefix: has more than 512 bytes"),
         ({"prefix": "."}, "prefix: '.' is not a folder"),
         ({"prefix": "a\nb"}, r"prefix: 'a\\nb' is not a folder"),
         ({"endpoint_url": "minio:9000"}, "endpoint_url: is not an address such as https://host:9000"),

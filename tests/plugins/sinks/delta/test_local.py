@@ -68,7 +68,6 @@ def test_first_parcel_makes_the_table_with_rows_and_note_in_one_commit(tmp_path)
 def test_every_parcel_is_one_version_and_a_retry_is_none(tmp_path):
     versions = [deliver(tmp_path, READINGS, sequence).details["version"] for sequence in (1, 2, 2, 2, 3)]
     assert versions == [0, 1, 1, 1, 2]
-    assert deliver(tmp_path, READINGS, 1).details == {"version": 2, "already_there": True}
     assert read(tmp_path).num_rows == 9
 
 
@@ -134,7 +133,7 @@ import os, sys
 from pathlib import Path
 from lakeward.components import Parcel, Token
 from lakeward_plugins.sinks.delta import DeltaSink
-path, table, sequence = sys.argv[1:]
+path, table, sequence, sha256 = sys.argv[1:]
 log, real = Path(table, "_delta_log"), os.fsync
 before = len(list(log.glob("*.json")))
 def die_after_commit(handle):
@@ -142,7 +141,7 @@ def die_after_commit(handle):
         os.kill(os.getpid(), 9)
     real(handle)
 os.fsync = die_after_commit
-DeltaSink(Path(table)).deliver(Parcel(Token("p", "s", "0123abcd", 0, int(sequence)), Path(path), 3, ""))
+DeltaSink(Path(table)).deliver(Parcel(Token("p", "s", "0123abcd", 0, int(sequence)), Path(path), 3, sha256))
 """
 
 
@@ -152,7 +151,7 @@ def test_killed_between_commit_and_receipt_is_there_once_after_the_next(tmp_path
         deliver(tmp_path, READINGS, earlier)
     parcel = parcel_of(tmp_path, sequence=sequence)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [str(parcel.path), str(tmp_path / "table"), str(sequence)]
+    arguments = [str(parcel.path), str(tmp_path / "table"), str(sequence), parcel.sha256]
     assert subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, check=False).returncode == -9
     assert read(tmp_path).num_rows == 3 * sequence
     assert DeltaSink(tmp_path / "table").deliver(parcel).details["already_there"]
@@ -180,9 +179,14 @@ def test_syncs_data_then_log_of_each_commit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fsync)
     deliver(tmp_path, READINGS, 2)
+    assert [seen[0], seen[1].parent, *seen[2:]] == [Path(), Path("_delta_log"), Path("_delta_log")]
+    assert seen[1].name.startswith("_commit_s-0123abcd-0000-0000000002-"), "the commit itself, before it has its name"
+    seen.clear()
+    DeltaTable(tmp_path / "table").alter.add_constraint({"known": "temperature > -100"})
+    deliver(tmp_path, READINGS.slice(0, 1), 3)  # rows must be looked at, so delta-rs writes them
     log = tmp_path / "table" / "_delta_log"
-    added = [json.loads(line)["add"]["path"] for line in (log / f"{1:020d}.json").read_text().splitlines() if '"add"' in line]
-    assert seen == [Path(added[0]), Path(), Path("_delta_log", f"{1:020d}.json"), Path("_delta_log")]
+    added = [json.loads(line)["add"]["path"] for line in (log / f"{3:020d}.json").read_text().splitlines() if '"add"' in line]
+    assert seen == [Path(added[0]), Path(), Path("_delta_log", f"{3:020d}.json"), Path("_delta_log")]
 
 
 def test_file_that_a_power_cut_took_is_refused_by_name(tmp_path):

@@ -1,0 +1,208 @@
+"""Rows into a table of a DuckDB file: a copy on the node that can be asked at once, with windows and alerts kept in their last revision.
+
+Rows and the number of their parcel are written in one transaction, so a parcel that comes again is known. The file is open only while
+a parcel is delivered: DuckDB lets nobody else in while somebody writes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from attrs import define, evolve, field
+
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward.durable import make_folder, require_writable, sync
+from lakeward.notes import Note, note_of
+from lakeward.trail import Trail
+from lakeward.upserts import newest, require_revision
+
+NOTES = '"_lakeward_parcels"'
+ONE_AT_A_TIME = threading.Lock()
+"""Sinks of one process that open one file share what DuckDB has of it in memory, which it gives to the second before it is whole."""
+
+
+@define
+class DuckDBSink:
+    """A table in a DuckDB file; both are made when they are not there, and columns that the rows have and the table has not are added.
+
+    Other programs can open the file between two deliveries; while one of them has it open, rows wait.
+    """
+
+    path: Path = option(help="The DuckDB file.")
+    table: str = option(help="Name of the table.")
+    upsert_by: list[str] = option(
+        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
+    )
+    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
+    row_key: bool = option(False, help="Keep the row key, the column `_row`.")
+    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        require_revision(self.upsert_by, self.revision)
+
+    @property
+    def encoding(self) -> Encoding:
+        """Rows are read back, so the cheapest."""
+        return Encoding("snappy", self.row_key, self.inserted_at)
+
+    def probe(self, schema: pa.Schema) -> str:
+        """Where rows would go. Refused when the columns of a table that is there are of other types."""
+        require_writable(self.path.parent, "path")
+        place, theirs = schema.get_field_index(ROW), self._theirs()
+        rows = schema.remove(place) if place >= 0 and not self.row_key else schema
+        with duckdb.connect() as memory:
+            memory.register("_new", rows.empty_table())
+            self._require_types(_types(memory, "_new"), theirs, rows)
+        return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
+
+    def _theirs(self) -> dict[str, str]:
+        """Types of the columns of the table; empty when there is none."""
+        try:
+            if self.path.exists():
+                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):
+                    return _types(database, _quoted(self.table))
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return {}
+
+    def _require_types(self, ours: dict[str, str], theirs: dict[str, str], schema: pa.Schema) -> None:
+        for name, kind in ours.items():
+            if theirs.get(name, kind) != kind and not pa.types.is_null(schema.field(name).type):
+                raise Refused(
+                    f"{self.path}: column {name!r} is {kind} in rows and {theirs[name]} in table {self.table}; cast it with schematize"
+                )
+
+    def endpoints(self) -> list[str]:
+        """The folder of the file."""
+        return [self.path.absolute().parent.as_uri()]
+
+    def stored(self) -> pa.Table:
+        """The rows of the table, read into memory: DuckDB lets nobody write while somebody reads."""
+        found: pa.Table = pa.table({})
+        try:
+            if self.path.exists():
+                with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
+                    found = database.sql(f"SELECT * FROM {_quoted(self.table)}").to_arrow_table()
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return found
+
+    def facts(self) -> dict[str, str]:
+        """Which table of which file."""
+        return {"place": f"{self.path}#{self.table}"}
+
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where rows went last."""
+        self._trail = Trail(folder / "duckdb.json")
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
+        here = {"path": str(self.path.absolute()), "table": self.table}
+        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> DuckDBSink:
+        return evolve(self, path=Path(place["path"]), table=place["table"])
+
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether the parcel is noted."""
+        try:
+            if self.path.exists():
+                with ONE_AT_A_TIME, duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):
+                    return self._has(database, note_of(parcel))
+        except duckdb.Error as error:
+            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+        return False
+
+    def _has(self, database: duckdb.DuckDBPyConnection, note: Note) -> bool:
+        found = database.execute(f"SELECT number, content FROM {NOTES} WHERE id = ?", [note.id]).fetchall()
+        return any(note.is_in(number, content, f"{self.path}#{self.table}") for number, content in found)
+
+    def write(self, parcel: Parcel) -> Receipt:
+        """Insert and note, unless it is noted."""
+        note, rows = note_of(parcel), parcel.table()
+        if self.upsert_by:
+            rows = newest(rows, self.upsert_by, self.revision)
+        with _text_checked(parcel), self._transaction() as database:
+            database.execute(f"CREATE TABLE IF NOT EXISTS {NOTES} (id VARCHAR PRIMARY KEY, number BIGINT, content BIGINT)")
+            there = self._has(database, note)
+            if not there:
+                self._insert(database, rows)
+                database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?, ?)", [note.id, note.number, note.content])
+        return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
+
+    def close(self) -> None:
+        """Nothing is held open."""
+        self._trail.end()
+
+    def _insert(self, database: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> None:
+        database.register("_new", pa.Table.from_batches([rows]))
+        table = _quoted(self.table)
+        ours = _types(database, "_new")
+        if renamed := [name for name in rows.schema.names if name not in ours]:
+            raise Refused(f"column {renamed[0]!r}: DuckDB would give it another name; rename it with schematize")
+        database.execute(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM _new LIMIT 0")
+        theirs = _types(database, table)
+        self._require_types(ours, theirs, rows.schema)
+        for name, kind in ours.items():
+            if name not in theirs:
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)} {kind}")
+        if self.upsert_by:
+            same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
+            revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
+            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
+            database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same} AND {newer}")
+            database.execute(
+                f"INSERT INTO {table} BY NAME SELECT * FROM _new AS s WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
+            )
+        else:
+            database.execute(f"INSERT INTO {table} BY NAME SELECT * FROM _new")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        make_folder(self.path.absolute().parent)
+        try:
+            with ONE_AT_A_TIME, duckdb.connect(str(self.path), config={"threads": 1}) as database:
+                database.begin()
+                yield database
+                database.commit()
+            sync(self.path.absolute().parent)  # DuckDB syncs what is in the file, not that there is one
+        except (duckdb.OperationalError, OSError) as error:
+            raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
+        except duckdb.ConstraintException as error:  # of a table that somebody made; DuckDB checks keys before rows are replaced
+            kind = Refused if self.upsert_by else Rejected
+            raise kind(f"{self.path}: table {self.table} does not take the row: {_short(error)}") from error
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise Refused(f"{self.path}: table {self.table} does not take the rows: {_short(error)}") from error
+
+
+@contextmanager
+def _text_checked(parcel: Parcel) -> Iterator[None]:
+    """DuckDB takes no text that is not UTF-8, and does not say in which row."""
+    try:
+        yield
+    except Refused:
+        from lakeward.grouping import undecodable  # with pyarrow.compute, for which only those who need it pay
+
+        rows = parcel.table()
+        if len(bad := undecodable(rows, rows.schema.names)):
+            raise Rejected("DuckDB takes no text that is not UTF-8", bad.tolist()) from None
+        raise
+
+
+def _types(database: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
+    return {name: kind for name, kind, *_ in database.execute(f"DESCRIBE {relation}").fetchall()}
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
