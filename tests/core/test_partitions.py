@@ -69,7 +69,7 @@ def test_rows_without_a_key_or_with_one_that_cannot_be_are_told():
         newest(pa.record_batch({"k": ["a", None, "b"], "r": [1, 2, None]}), ["k"], "r")
     assert caught.value.rows == (1, 2)
     for rows in (text := pa.array([b"a", b"\xff", b"\xff"]).view(pa.string()), text.dictionary_encode(), text.cast(pa.large_string())):
-        with pytest.raises(Rejected, match="the key is text that is not UTF-8") as caught:
+        with pytest.raises(Rejected, match="the key or the revision is text that is not UTF-8") as caught:
             newest(pa.record_batch({"k": rows, "r": rows}), ["k"], "r")
         assert caught.value.rows == (1, 2)
     with pytest.raises(Refused, match="column 'k' is double; keys are text, whole numbers or booleans"):
