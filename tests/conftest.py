@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,13 @@ if TYPE_CHECKING:
     from cosmos_server import CosmosServer
     from databricks_server import DatabricksServer
     from s3_server import S3Server
+
+with suppress(ImportError):  # the tests of packages come without hypothesis
+    from hypothesis import settings
+
+    # the first example pays for what it imports, and a busy machine for its neighbours
+    settings.register_profile("lakeward", deadline=None)
+    settings.load_profile("lakeward")
 
 
 @pytest.fixture(scope="session", params=["moto", pytest.param("radosgw", marks=pytest.mark.radosgw)])
