@@ -131,12 +131,16 @@ class Pipe:
             span = self._span()
             pipeline.connect(folder / "sensor.db", weather.journal).close()  # while nobody reads: SQLite does not wait to change it
             rate = min(2.0 * weather.batch, RATE_OF_FAR if self.place.address else RATE)
-            with writing(folder, weather.journal, weather.seed, rate), self._network() as address:
+            with writing(folder, weather.journal, weather.seed, rate), self._network() as network:
+                address = network.url if network else ""
                 for _ in range(10 * weather.kills):
                     if tally.kills.total() >= weather.kills:
                         break
                     if how := self._one_run(luck, span, address):
                         tally.kills[how] += 1
+                if network:  # what is in doubt is looked for at the address where it was sent, so it is settled before that is gone
+                    network.p = 0.0
+                    self._settle("--once", address=address)
             self._settle()
             tally.judged(judge(folder, weather.sinks, self.place))
             before = self._photograph()
@@ -147,13 +151,13 @@ class Pipe:
         return tally
 
     @contextmanager
-    def _network(self) -> Iterator[str]:
-        """The address at which the program finds a sink that is elsewhere."""
+    def _network(self) -> Iterator[FaultProxy | None]:
+        """In front of a sink that is elsewhere."""
         if not self.place.address:
-            yield ""
+            yield None
             return
         with FaultProxy(self.place.address, p=SPOILED, seed=self.weather.seed, hang=0.8, retry_after=0) as proxy:
-            yield proxy.url
+            yield proxy
 
     def _one_run(self, luck: random.Random, span: float, address: str) -> str:
         """Start, kill, and say how; nothing when the run was over first."""
@@ -185,9 +189,9 @@ class Pipe:
         self._settle("--once")
         return min(time.monotonic() - begin, 1.0)
 
-    def _settle(self, *how: str) -> None:
+    def _settle(self, *how: str, address: str = "") -> None:
         """Deliver everything, through a good network."""
-        arguments, known = ["run", "pipeline.yaml", *(how or ("--once", "--finish"))], self.place.known(self.place.address)
+        arguments, known = ["run", "pipeline.yaml", *(how or ("--once", "--finish"))], self.place.known(address or self.place.address)
         ended(self.folder, self.nursery.start(self.folder, arguments, self.weather.bugs, **known))
 
     def _photograph(self) -> dict[str, str]:
