@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from lakeward.components import Parcel, Receipt
 from lakeward.durable import make_folder, sync
@@ -23,19 +24,6 @@ from lakeward.errors import Refused, Retry
 log = logging.getLogger("lakeward.trail")
 ANY = "?"
 """Instead of a token: no orderly end, so it may be any parcel."""
-
-
-class Placed(Protocol):
-    """A sink that can be asked what it has."""
-
-    def holds(self, parcel: Parcel) -> bool:
-        """Whether anything of the parcel is there. Raises Retry or Refused when that cannot be seen."""
-
-    def write(self, parcel: Parcel) -> Receipt:
-        """As `deliver`, wherever the parcel was begun."""
-
-    def close(self) -> None:
-        """As of every sink."""
 
 
 @define
@@ -137,3 +125,43 @@ class Trail:
             part.rename(self.file)
             sync(self.file.parent)
         self._noted = noted
+
+
+@define
+class Placed(ABC):
+    """A sink that ends each parcel where it was begun. It says which of its options are its place, and how to look and write there."""
+
+    kind: ClassVar[str]
+    """Its name in YAML."""
+    placed_by: ClassVar[tuple[str, ...]]
+    """Options that say where rows go; a path is remembered whole."""
+    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """Where rows go now, as JSON has it."""
+        options = {name: getattr(self, name) for name in self.placed_by}
+        return {name: str(value.absolute()) if isinstance(value, Path) else value for name, value in options.items()}
+
+    def keep_in(self, folder: Path) -> None:
+        """Remember there where rows went last."""
+        self._trail = Trail(folder / f"{self.kind}.json")
+
+    def deliver(self, parcel: Parcel) -> Receipt:
+        """Write what is not there yet, in the place where an earlier attempt began it, also after options changed."""
+        return self._trail.ended_elsewhere(parcel, self.place, self._at) or self.write(parcel)
+
+    def _at(self, place: dict[str, Any]) -> Placed:
+        return evolve(self, **{name: type(getattr(self, name))(value) for name, value in place.items()})
+
+    @abstractmethod
+    def holds(self, parcel: Parcel) -> bool:
+        """Whether anything of the parcel is there. Raises Retry or Refused when that cannot be seen."""
+
+    @abstractmethod
+    def write(self, parcel: Parcel) -> Receipt:
+        """Write what is not there yet, as `deliver` of any sink."""
+
+    def close(self) -> None:
+        """The orderly end: only the parcel in hand, if any, is in doubt."""
+        self._trail.end()

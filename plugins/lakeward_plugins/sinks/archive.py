@@ -16,16 +16,16 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
 from lakeward.notes import Note, note_of
-from lakeward.trail import Trail
+from lakeward.trail import Placed
 from lakeward_plugins.sinks.archive_names import END, Template, grouped
 
 if TYPE_CHECKING:
@@ -53,13 +53,15 @@ class Grown:
 
 
 @define
-class ArchiveSink:
+class ArchiveSink(Placed):
     """One Parquet file for each value of some columns, which grows; the newest part of it has the greatest number.
 
     A reader may see a parcel in some files a moment before it is in the others. Several pipelines and backfills may share a folder. Each
     append writes the whole file: `max_mb`, and few large batches rather than many small ones, keep that cheap.
     """
 
+    kind: ClassVar = "archive"
+    placed_by: ClassVar = ("path", "file")
     path: Path = option(help="Folder of the archive; made when it is not there.")
     file: str = option("{city}/{sensor}.parquet", help="Name of the files below it, made of columns, such as {sensor_id}.parquet.")
     max_mb: float = option(8, help="A file that has come to this size is left as it is, and a new one is begun.", unit="MB", minimum=0.001)
@@ -70,7 +72,6 @@ class ArchiveSink:
     _parts: dict[Path, int] = field(
         init=False, factory=dict, repr=False, eq=False
     )  # greatest number of a part that was seen, by first part
-    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
     _folders: set[Path] = field(init=False, factory=set, repr=False, eq=False)  # that were looked through for them
 
     def __attrs_post_init__(self) -> None:
@@ -86,18 +87,6 @@ class ArchiveSink:
         self._template.check(schema, "file")
         require_writable(self.path, "path")
         return f"would append to Parquet files {self.path / self.file} of up to {self.max_mb:g} MB"
-
-    def keep_in(self, folder: Path) -> None:
-        """Remember there where files went last."""
-        self._trail = Trail(folder / "archive.json")
-
-    def deliver(self, parcel: Parcel) -> Receipt:
-        """Append the rows to their files, but for those files that have them already, also before `path` or `file` changed."""
-        here = {"path": str(self.path.absolute()), "file": self.file}
-        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
-
-    def _at(self, place: dict[str, Any]) -> ArchiveSink:
-        return evolve(self, path=Path(place["path"]), file=place["file"])
 
     def holds(self, parcel: Parcel) -> bool:
         """Whether the rows are in one of their files."""
@@ -135,10 +124,6 @@ class ArchiveSink:
     def facts(self) -> dict[str, str | int]:
         """Where the files are, and how many."""
         return {"place": str(self.path), "files": len(self.stored()[1])}
-
-    def close(self) -> None:
-        """Nothing is held open."""
-        self._trail.end()
 
     def _named(self, rows: pa.RecordBatch) -> tuple[dict[str, list[int]], dict[int, str]]:
         try:

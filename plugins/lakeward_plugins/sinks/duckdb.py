@@ -9,48 +9,30 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import duckdb
 import pyarrow as pa
-from attrs import define, evolve, field
+from attrs import define
 
-from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward import ROW, Parcel, Receipt, Refused, Rejected, Retry
 from lakeward.durable import make_folder, require_writable, sync
 from lakeward.notes import Note, note_of
-from lakeward.trail import Trail
-from lakeward.upserts import newest, require_revision
+from lakeward.upserts import newest
+from lakeward_plugins.sinks.table_file import NOTES, TableFile, quoted
 
-NOTES = '"_lakeward_parcels"'
 ONE_AT_A_TIME = threading.Lock()
 """Sinks of one process that open one file share what DuckDB has of it in memory, which it gives to the second before it is whole."""
 
 
 @define
-class DuckDBSink:
+class DuckDBSink(TableFile):
     """A table in a DuckDB file; both are made when they are not there, and columns that the rows have and the table has not are added.
 
     Other programs can open the file between two deliveries; while one of them has it open, rows wait.
     """
 
-    path: Path = option(help="The DuckDB file.")
-    table: str = option(help="Name of the table.")
-    upsert_by: list[str] = option(
-        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
-    )
-    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
-    row_key: bool = option(False, help="Keep the row key, the column `_row`.")
-    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
-    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
-
-    def __attrs_post_init__(self) -> None:
-        require_revision(self.upsert_by, self.revision)
-
-    @property
-    def encoding(self) -> Encoding:
-        """Rows are read back, so the cheapest."""
-        return Encoding("snappy", self.row_key, self.inserted_at)
+    kind: ClassVar = "duckdb"
 
     def probe(self, schema: pa.Schema) -> str:
         """Where rows would go. Refused when the columns of a table that is there are of other types."""
@@ -67,7 +49,7 @@ class DuckDBSink:
         try:
             if self.path.exists():
                 with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):
-                    return _types(database, _quoted(self.table))
+                    return _types(database, quoted(self.table))
         except duckdb.Error as error:
             raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
         return {}
@@ -79,36 +61,16 @@ class DuckDBSink:
                     f"{self.path}: column {name!r} is {kind} in rows and {theirs[name]} in table {self.table}; cast it with schematize"
                 )
 
-    def endpoints(self) -> list[str]:
-        """The folder of the file."""
-        return [self.path.absolute().parent.as_uri()]
-
     def stored(self) -> pa.Table:
         """The rows of the table, read into memory: DuckDB lets nobody write while somebody reads."""
         found: pa.Table = pa.table({})
         try:
             if self.path.exists():
                 with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
-                    found = database.sql(f"SELECT * FROM {_quoted(self.table)}").to_arrow_table()
+                    found = database.sql(f"SELECT * FROM {quoted(self.table)}").to_arrow_table()
         except duckdb.Error as error:
             raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
         return found
-
-    def facts(self) -> dict[str, str]:
-        """Which table of which file."""
-        return {"place": f"{self.path}#{self.table}"}
-
-    def keep_in(self, folder: Path) -> None:
-        """Remember there where rows went last."""
-        self._trail = Trail(folder / "duckdb.json")
-
-    def deliver(self, parcel: Parcel) -> Receipt:
-        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
-        here = {"path": str(self.path.absolute()), "table": self.table}
-        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
-
-    def _at(self, place: dict[str, Any]) -> DuckDBSink:
-        return evolve(self, path=Path(place["path"]), table=place["table"])
 
     def holds(self, parcel: Parcel) -> bool:
         """Whether the parcel is noted."""
@@ -122,7 +84,7 @@ class DuckDBSink:
 
     def _has(self, database: duckdb.DuckDBPyConnection, note: Note) -> bool:
         found = database.execute(f"SELECT number, content FROM {NOTES} WHERE id = ?", [note.id]).fetchall()
-        return any(note.is_in(number, content, f"{self.path}#{self.table}") for number, content in found)
+        return any(note.is_in(number, content, self.where) for number, content in found)
 
     def write(self, parcel: Parcel) -> Receipt:
         """Insert and note, unless it is noted."""
@@ -135,15 +97,11 @@ class DuckDBSink:
             if not there:
                 self._insert(database, rows)
                 database.execute(f"INSERT OR REPLACE INTO {NOTES} VALUES (?, ?, ?)", [note.id, note.number, note.content])
-        return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
-
-    def close(self) -> None:
-        """Nothing is held open."""
-        self._trail.end()
+        return Receipt(self.where, {"rows": rows.num_rows, "already_there": there})
 
     def _insert(self, database: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> None:
         database.register("_new", pa.Table.from_batches([rows]))
-        table = _quoted(self.table)
+        table = quoted(self.table)
         ours = _types(database, "_new")
         if renamed := [name for name in rows.schema.names if name not in ours]:
             raise Refused(f"column {renamed[0]!r}: DuckDB would give it another name; rename it with schematize")
@@ -152,11 +110,9 @@ class DuckDBSink:
         self._require_types(ours, theirs, rows.schema)
         for name, kind in ours.items():
             if name not in theirs:
-                database.execute(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)} {kind}")
+                database.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
         if self.upsert_by:
-            same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
-            revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
-            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
+            same, newer = self.superseded()
             database.execute(f"DELETE FROM {table} AS t USING _new AS s WHERE {same} AND {newer}")
             database.execute(
                 f"INSERT INTO {table} BY NAME SELECT * FROM _new AS s WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
@@ -198,10 +154,6 @@ def _text_checked(parcel: Parcel) -> Iterator[None]:
 
 def _types(database: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
     return {name: kind for name, kind, *_ in database.execute(f"DESCRIBE {relation}").fetchall()}
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _short(error: Exception) -> str:

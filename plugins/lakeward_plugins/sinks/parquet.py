@@ -14,14 +14,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import define, evolve, field
+from attrs import define, field
 
 from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.durable import LASTING, make_folder, require_writable, sync
 from lakeward.partitions import Partition, require_columns, split
-from lakeward.trail import Trail
+from lakeward.trail import Placed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ MADE_OF = "lakeward_parcel"  # the sha256 of the parcel, in the file of a partit
 
 
 @define
-class ParquetSink:
+class ParquetSink(Placed):
     """One Parquet file for each parcel, `<path>/<token>.parquet`. Readers never see a part of a file.
 
     A folder belongs to one sink. Do not change files in it while parcels wait in the spool: a file and its spooled parcel
@@ -43,13 +43,14 @@ class ParquetSink:
     each appears whole, one after the other.
     """
 
+    kind: ClassVar = "parquet"
+    placed_by: ClassVar = ("path", "partition_by")
     path: Path = option(help="Folder for the files; made when it is not there.")
     compression: Literal["snappy", "zstd", "gzip", "none"] = option("snappy", help="How pages of the files are compressed.")
     partition_by: list[str] = option(factory=list, help="Columns whose values split each parcel into folders, as in `city=London/`.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
     _made: bool = field(init=False, default=False)
-    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
 
     @property
     def encoding(self) -> Encoding:
@@ -76,18 +77,6 @@ class ParquetSink:
     def facts(self) -> dict[str, str | int]:
         """Where the files are, and how many."""
         return {"place": str(self.path), "files": len(self.stored()[1])}
-
-    def keep_in(self, folder: Path) -> None:
-        """Remember there where files went last."""
-        self._trail = Trail(folder / "parquet.json")
-
-    def deliver(self, parcel: Parcel) -> Receipt:
-        """Put the parcel's file under its final name; a retry finds it there, also after `path` or `partition_by` changed in between."""
-        here = {"path": str(self.path.absolute()), "partition_by": self.partition_by}
-        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
-
-    def _at(self, place: dict[str, Any]) -> ParquetSink:
-        return evolve(self, path=Path(place["path"]), partition_by=place["partition_by"])
 
     def holds(self, parcel: Parcel) -> bool:
         """Whether something of the parcel is there."""
@@ -141,10 +130,6 @@ class ParquetSink:
                 size += target.stat().st_size
                 sync(target.parent)
         return Receipt(str(self.path), {"bytes": size})
-
-    def close(self) -> None:
-        """Nothing is held open."""
-        self._trail.end()
 
     def _split(self, parcel: Parcel) -> Iterator[Partition]:
         room = MOST - len(os.fsencode(self.path.absolute())) - len(parcel.token.name)

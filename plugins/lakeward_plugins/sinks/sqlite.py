@@ -12,24 +12,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote
 
 import adbc_driver_manager
 import adbc_driver_sqlite
 import numpy as np
 import pyarrow as pa
-from attrs import define, evolve, field
+from attrs import define
 
-from lakeward import Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
+from lakeward import Parcel, Receipt, Refused, Rejected, Retry
 from lakeward.durable import make_folder, require_writable
 from lakeward.notes import note_of
-from lakeward.trail import Trail
-from lakeward.upserts import newest, require_revision
+from lakeward.upserts import newest
+from lakeward_plugins.sinks.table_file import NOTES, TableFile, quoted
 
 Run = Callable[[str], pa.Table]
-NOTES = '"_lakeward_parcels"'
 PASSING = ("is locked", "disk is full", "disk I/O error", "unable to open database file")
 AS_TEXT = (
     pa.types.is_timestamp,
@@ -44,29 +42,13 @@ INGEST = {"adbc.ingest.target_table": "_new", "adbc.ingest.mode": "adbc.ingest.m
 
 
 @define
-class SqliteSink:
+class SqliteSink(TableFile):
     """A table in a SQLite file; both are made when they are not there, and columns that the rows have and the table has not are added.
 
     The file is in WAL mode, so others can read it at any time. Never give the file of a sensor.
     """
 
-    path: Path = option(help="The SQLite file.")
-    table: str = option(help="Name of the table.")
-    upsert_by: list[str] = option(
-        factory=list, help="Columns that name a row: one with the same values and a greater `revision` replaces it."
-    )
-    revision: str = option("", help="Goes with `upsert_by`: a column; only a row with a greater value replaces the one in the table.")
-    row_key: bool = option(False, help="Keep the row key, the column `_row`.")
-    inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
-    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
-
-    def __attrs_post_init__(self) -> None:
-        require_revision(self.upsert_by, self.revision)
-
-    @property
-    def encoding(self) -> Encoding:
-        """Rows are read back, so the cheapest."""
-        return Encoding("snappy", self.row_key, self.inserted_at)
+    kind: ClassVar = "sqlite"
 
     def probe(self, schema: pa.Schema) -> str:
         """Where rows would go. Refused when the file is none of SQLite, or a column of the table needs a value that the rows have not."""
@@ -82,31 +64,11 @@ class SqliteSink:
             )
         return f"would insert rows ({len(schema)} columns) into table {self.table} of {self.path}"
 
-    def endpoints(self) -> list[str]:
-        """The folder of the file."""
-        return [self.path.absolute().parent.as_uri()]
-
     def stored(self) -> pa.Table:
         """The rows of the table, read into memory."""
         with self._reading() as run:
             there = run and run(f"SELECT 1 FROM sqlite_schema WHERE name = {_text(self.table)}").num_rows
-            return run(f"SELECT * FROM {_quoted(self.table)}") if run and there else pa.table({})
-
-    def facts(self) -> dict[str, str]:
-        """Which table of which file."""
-        return {"place": f"{self.path}#{self.table}"}
-
-    def keep_in(self, folder: Path) -> None:
-        """Remember there where rows went last."""
-        self._trail = Trail(folder / "sqlite.json")
-
-    def deliver(self, parcel: Parcel) -> Receipt:
-        """Insert the rows and note the parcel in one transaction, unless it is noted, here or where it went before options changed."""
-        here = {"path": str(self.path.absolute()), "table": self.table}
-        return self._trail.ended_elsewhere(parcel, here, self._at) or self.write(parcel)
-
-    def _at(self, place: dict[str, Any]) -> SqliteSink:
-        return evolve(self, path=Path(place["path"]), table=place["table"])
+            return run(f"SELECT * FROM {quoted(self.table)}") if run and there else pa.table({})
 
     def holds(self, parcel: Parcel) -> bool:
         """Whether the parcel is noted."""
@@ -116,7 +78,7 @@ class SqliteSink:
     def _has(self, run: Run, parcel: Parcel) -> bool:
         note = note_of(parcel)
         found = run(f"SELECT number, content FROM main.{NOTES} WHERE id = {_text(note.id)}").to_pylist()
-        return any(note.is_in(one["number"], one["content"], f"{self.path}#{self.table}") for one in found)
+        return any(note.is_in(one["number"], one["content"], self.where) for one in found)
 
     def write(self, parcel: Parcel) -> Receipt:
         """Insert and note, unless it is noted."""
@@ -136,25 +98,19 @@ class SqliteSink:
                 self._insert(run, stored)
                 note = note_of(parcel)
                 run(f"INSERT OR REPLACE INTO main.{NOTES} VALUES ({_text(note.id)}, {note.number}, {note.content})")
-        return Receipt(f"{self.path}#{self.table}", {"rows": rows.num_rows, "already_there": there})
-
-    def close(self) -> None:
-        """Nothing is held open."""
-        self._trail.end()
+        return Receipt(self.where, {"rows": rows.num_rows, "already_there": there})
 
     def _insert(self, run: Run, rows: pa.RecordBatch) -> None:
-        table, columns = f"main.{_quoted(self.table)}", ", ".join(map(_quoted, rows.schema.names))
+        table, columns = f"main.{quoted(self.table)}", ", ".join(map(quoted, rows.schema.names))
         run(f"CREATE TABLE IF NOT EXISTS {table} AS SELECT * FROM temp._new LIMIT 0")
         theirs = {str(name).lower() for name in run(f"SELECT name FROM pragma_table_info({_text(self.table)})")["name"].to_pylist()}
         for name in rows.schema.names:
             if name.lower() not in theirs:
-                run(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)}")
+                run(f"ALTER TABLE {table} ADD COLUMN {quoted(name)}")
         if self.upsert_by:
-            same = " AND ".join(f"t.{_quoted(name)} = s.{_quoted(name)}" for name in self.upsert_by)
-            revision = _quoted(self.revision)  # of none, as in rows from before there was such a column, each is newer
-            newer = f"(t.{revision} IS NULL OR s.{revision} > t.{revision})"
-            key, of_it = _quoted(f"{self.table}_key"), ", ".join(map(_quoted, self.upsert_by))
-            run(f"CREATE INDEX IF NOT EXISTS main.{key} ON {_quoted(self.table)} ({of_it})")
+            same, newer = self.superseded()
+            key, of_it = quoted(f"{self.table}_key"), ", ".join(map(quoted, self.upsert_by))
+            run(f"CREATE INDEX IF NOT EXISTS main.{key} ON {quoted(self.table)} ({of_it})")
             run(f"DELETE FROM {table} WHERE rowid IN (SELECT t.rowid FROM temp._new AS s JOIN {table} AS t ON {same} AND {newer})")
             fresh = f"WHERE NOT EXISTS (SELECT 1 FROM {table} AS t WHERE {same})"
             run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM temp._new AS s {fresh}")
@@ -250,10 +206,6 @@ def _safe(name: str, column: Any, kind: pa.DataType) -> Any:
         )
         wrong = values > np.iinfo(np.int64).max if values.dtype == np.uint64 else values % 1000 != 0
         raise Rejected(f"column {name!r} does not fit into {kind}: {error}", np.flatnonzero(wrong).tolist()) from None
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _text(value: str) -> str:

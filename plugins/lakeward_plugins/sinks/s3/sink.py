@@ -15,18 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import botocore.exceptions as aws  # type: ignore[import-untyped]  # ships no types
 import pyarrow as pa
 import pyarrow.fs
 import pyarrow.parquet as pq
-from attrs import define, evolve, field
+from attrs import define, field
 
 from lakeward import ROW, Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.partitions import require_columns, split
 from lakeward.secrets import Secret
-from lakeward.trail import Trail
+from lakeward.trail import Placed
 from lakeward_plugins.aws.account import Account
 from lakeward_plugins.sinks.s3.answers import ODD, UNSENT, code, status, unhappy, unreached
 from lakeward_plugins.sinks.s3.naming import filled, require_bucket, require_folder
@@ -38,7 +38,7 @@ LONGEST = 1_024  # bytes of a key
 
 
 @define
-class S3Sink:
+class S3Sink(Placed):
     """One Parquet object for each parcel, `s3://<bucket>/<prefix>/<token>.parquet`. A prefix belongs to one sink.
 
     Its credentials need `s3:PutObject` and `s3:GetObject` under the prefix, and nothing else; `--dry-run` says more when they have
@@ -46,6 +46,8 @@ class S3Sink:
     is one object for each partition, `<prefix>/city=London/<token>.parquet`, and after all of them `<prefix>/_manifests/<token>.json`.
     """
 
+    kind: ClassVar = "s3"
+    placed_by: ClassVar = ("endpoint_url", "bucket", "prefix", "partition_by")
     bucket: str = option(help="Name of the bucket, which must be there; `{prefix}`, `{type}` and `{region}` are filled in.")
     prefix: str = option("", help="Folder in the bucket, such as `raw/north`, with the same fields.")
     bucket_prefix: str = option("", help="What `{prefix}` stands for, such as the name of your company.")
@@ -69,7 +71,6 @@ class S3Sink:
     _account: Account = field(init=False, repr=False, eq=False)
     _bucket: Bucket | None = field(init=False, default=None, repr=False, eq=False)
     _conditional: bool | None = field(init=False, default=True, repr=False, eq=False)
-    _trail: Trail = field(init=False, factory=Trail, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         fields = {
@@ -138,15 +139,11 @@ class S3Sink:
         return {"place": self._folder, "files": len(self.stored()[1])}
 
     def keep_in(self, folder: Path) -> None:
-        """Remember there where objects went last."""
-        self._trail = Trail(folder / "s3.json")
-        self._conditional = self._trail.known("conditional", self._place)
+        """Remember there where objects went last, and what the store can do."""
+        super().keep_in(folder)
+        self._conditional = self._trail.known("conditional", self.place)
         if self._conditional is False:
             log.warning("s3://%s: the store has no conditional writes, or ignores them; %s", self.bucket, ASKED)
-
-    def deliver(self, parcel: Parcel) -> Receipt:
-        """Write the parcel's objects, or see that an earlier attempt did, also where they went before these options changed."""
-        return self._trail.ended_elsewhere(parcel, self._place, lambda place: evolve(self, **place)) or self.write(parcel)
 
     def write(self, parcel: Parcel) -> Receipt:
         """All objects of the parcel, but for those that are there."""
@@ -183,7 +180,7 @@ class S3Sink:
     def close(self) -> None:
         """Close connections that are kept open between requests."""
         self._forget()
-        self._trail.end()
+        super().close()
 
     def _forget(self) -> None:
         """The next attempt makes a client anew."""
@@ -191,11 +188,6 @@ class S3Sink:
             self._conditional = self._bucket.conditional  # of the store, not of the connection
             self._bucket.client.close()
         self._bucket = None
-
-    @property
-    def _place(self) -> dict[str, Any]:
-        """The options that say where rows go."""
-        return {"endpoint_url": self.endpoint_url, "bucket": self.bucket, "prefix": self.prefix, "partition_by": self.partition_by}
 
     def _key(self, name: str) -> str:
         return f"{self.prefix}/{name}".removeprefix("/")
