@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+PATIENCE = 300  # seconds that a test waits for what a running program must do
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -31,6 +34,34 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> subprocess.Completed
 
 def lakeward(folder: Path, *arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     return ended(start(folder, *arguments, **environment), code)
+
+
+@contextmanager
+def running(folder: Path, pause: float, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`lakeward run`, without `--once`, logging to the file `log`, with pauses of at most so many seconds between attempts."""
+    command = [sys.executable, str(Path(__file__).with_name("impatient_lakeward.py")), str(pause), "run", "pipeline.yaml"]
+    with (folder / "log").open("ab") as log:
+        process = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes], folder: Path) -> None:
+    """While the program of `running` goes on."""
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert process.poll() is None, f"lakeward ended: {(folder / 'log').read_text()[-2000:]}"
+        assert time.monotonic() < end, f"waited in vain: {(folder / 'log').read_text()[-2000:]}"
+        time.sleep(0.05)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """In order, as a service manager does."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:

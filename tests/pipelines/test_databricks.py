@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -68,27 +65,6 @@ def known(databricks: DatabricksServer) -> dict[str, str]:
     return {"HOST": databricks.url, "HTTP_PATH": databricks.http_path, "DATABRICKS_TOKEN": databricks.token, "NO_PROXY": "127.0.0.1"}
 
 
-@contextmanager
-def running(folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """`lakeward run`, without `--once`, logging to the file `log`."""
-    command = [sys.executable, str(HERE / "impatient_lakeward.py"), "0.1", "run", "pipeline.yaml"]
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_until(true: Callable[[], object], process: subprocess.Popen[bytes], folder: Path) -> None:
-    end = time.monotonic() + 120
-    while not true():
-        assert process.poll() is None, f"lakeward ended: {(folder / 'log').read_text()[-2000:]}"
-        assert time.monotonic() < end, f"waited in vain: {(folder / 'log').read_text()[-2000:]}"
-        time.sleep(0.02)
-
-
 def report(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(commands.lakeward(folder, "status", "pipeline.yaml", "--json", **environment).stdout)
     return told
@@ -103,17 +79,16 @@ def test_what_a_human_mends_is_found_without_a_restart(databricks: DatabricksSer
     def told(text: str) -> bool:
         return text in log.read_text()
 
-    with running(tmp_path, known(databricks)) as process:
-        wait_until(lambda: told("Invalid access token; check `token`"), process, tmp_path)
+    with commands.running(tmp_path, 0.1, **known(databricks)) as process:
+        commands.wait_until(lambda: told("Invalid access token; check `token`"), process, tmp_path)
         databricks.mend()
         databricks.order(revoked=[["CREATE TABLE", schema]])
-        wait_until(lambda: told("INSUFFICIENT_PERMISSIONS"), process, tmp_path)
+        commands.wait_until(lambda: told("INSUFFICIENT_PERMISSIONS"), process, tmp_path)
         databricks.mend()
-        wait_until(lambda: databricks.table(f"{schema}.readings_0_raw").num_rows == 100, process, tmp_path)
-        wait_until(lambda: databricks.table(f"{schema}.small").num_rows == 100, process, tmp_path)
-        wait_until(lambda: databricks.table(f"{schema}.latest").num_rows == 3, process, tmp_path)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 128 + signal.SIGTERM
+        commands.wait_until(lambda: databricks.table(f"{schema}.readings_0_raw").num_rows == 100, process, tmp_path)
+        commands.wait_until(lambda: databricks.table(f"{schema}.small").num_rows == 100, process, tmp_path)
+        commands.wait_until(lambda: databricks.table(f"{schema}.latest").num_rows == 3, process, tmp_path)
+        commands.stop(process)
     lines = [line for line in log.read_text().splitlines() if "INSUFFICIENT_PERMISSIONS" in line]
     assert all("run GRANT CREATE TABLE ON SCHEMA" in line for line in lines)
     assert databricks.token not in log.read_text()

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
 from s3_server import ALONE, S3Server
 
-HERE = Path(__file__).parent
-PATIENCE = 300  # seconds that a test waits for what must come
+from commands import lakeward, running, stop, wait_until
+
 BATCH = 50
 YAML = """
 name: network
@@ -60,43 +53,12 @@ def in_store(s3: S3Server, bucket: str, sink: str, folder: Path) -> Rows:
 
 
 def environment(store: str, bucket: str, folder: Path) -> dict[str, str]:
-    return os.environ | ALONE | {"STORE": store, "BUCKET": bucket, "AWS_SHARED_CREDENTIALS_FILE": str(folder / "credentials")}
+    return ALONE | {"STORE": store, "BUCKET": bucket, "AWS_SHARED_CREDENTIALS_FILE": str(folder / "credentials")}
 
 
 def give_credentials(folder: Path, key: str, secret: str) -> None:
     (folder / "new").write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")
     (folder / "new").replace(folder / "credentials")
-
-
-def lakeward(folder: Path, known: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lakeward", *arguments]
-    return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, timeout=PATIENCE, check=False)
-
-
-@contextmanager
-def running(folder: Path, known: dict[str, str], longest_pause: float) -> Iterator[subprocess.Popen[bytes]]:
-    """`lakeward run`, without `--once`, logging to the file `log`."""
-    command = [sys.executable, str(HERE / "impatient_lakeward.py"), str(longest_pause), "run", "pipeline.yaml"]
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(command, cwd=folder, env=known, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert process.poll() is None, f"lakeward ended: {(folder / 'log').read_text()[-2000:]}"
-        assert time.monotonic() < end, f"waited in vain: {(folder / 'log').read_text()[-2000:]}"
-        time.sleep(0.1)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
 @pytest.fixture
@@ -115,7 +77,7 @@ def test_what_a_human_mends_is_found_without_a_restart(folder: Path, s3: S3Serve
     def told(code: str) -> bool:
         return code in log.read_text()
 
-    with running(folder, known, 0.2) as process:
+    with running(folder, 0.2, **known) as process:
         wait_until(lambda: told("SignatureDoesNotMatch"), process, folder)
         give_credentials(folder, s3.access_key_id, s3.secret_access_key)
         wait_until(lambda: told("NoSuchBucket"), process, folder)
@@ -133,11 +95,11 @@ def test_once_says_in_one_line_what_to_mend_and_keeps_the_rows(folder: Path, s3:
     bucket = "made-after-the-first-run"
     known = environment(s3.url, bucket, folder)
     give_credentials(folder, s3.access_key_id, s3.secret_access_key)
-    ran = lakeward(folder, known, "run", "pipeline.yaml", "--once", "--json")
-    assert (ran.returncode, json.loads(ran.stdout)["sinks"]["raw"]["waiting"]) == (1, 200)
+    ran = lakeward(folder, "run", "pipeline.yaml", "--once", "--json", code=1, **known)
+    assert json.loads(ran.stdout)["sinks"]["raw"]["waiting"] == 200
     assert ran.stderr.splitlines()[-1].startswith("lakeward: sink ")
     assert "404 NoSuchBucket: The specified bucket does not exist; make the bucket, or correct `bucket`" in ran.stderr.splitlines()[-1]
     s3.client().create_bucket(Bucket=bucket)
-    ran = lakeward(folder, known, "run", "pipeline.yaml", "--once", "--json")
-    assert (ran.returncode, json.loads(ran.stdout)["sinks"]["raw"]["waiting"]) == (0, 0), ran.stderr
+    ran = lakeward(folder, "run", "pipeline.yaml", "--once", "--json", **known)
+    assert json.loads(ran.stdout)["sinks"]["raw"]["waiting"] == 0
     assert in_store(s3, bucket, "raw", folder) == in_store(s3, bucket, "copy", folder) == in_source(folder)

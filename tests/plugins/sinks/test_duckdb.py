@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from lakeward import OptionError, Receipt, Refused, Rejected, Retry
+from lakeward import Receipt, Refused, Rejected, Retry
 from lakeward.testing import SinkContract, make_parcel
 from lakeward_plugins.sinks.duckdb import DuckDBSink
 
@@ -48,47 +48,6 @@ class TestDuckDBSink(SinkContract):
 # -- windows and alerts ------------------------------------------------------------------------------------------------
 
 
-def windows(*rows: tuple[str, int, float]) -> pa.RecordBatch:
-    ids, revisions, means = zip(*rows, strict=True)
-    return pa.record_batch({"window_id": ids, "revision": revisions, "mean": means})
-
-
-def test_of_each_window_the_greatest_revision_stays(tmp_path):
-    deliver(tmp_path, windows(("a", 1, 1.0), ("b", 1, 2.0), ("a", 2, 1.5)), 1, **WINDOWS)
-    deliver(tmp_path, windows(("b", 3, 2.5), ("a", 1, 9.0), ("c", 1, 7.0)), 2, **WINDOWS)
-    deliver(tmp_path, windows(("b", 2, 0.0)), 3, **WINDOWS)
-    assert sorted(read(tmp_path)) == [("a", 2, 1.5), ("b", 3, 2.5), ("c", 1, 7.0)]
-
-
-def test_of_equal_revisions_the_first_stays_within_a_parcel_and_between_parcels(tmp_path):
-    deliver(tmp_path, windows(("a", 1, 1.0), ("b", 1, 2.0), ("a", 1, 9.0)), 1, **WINDOWS)
-    deliver(tmp_path, windows(("b", 1, 9.0), ("a", 1, 9.0)), 2, **WINDOWS)
-    assert sorted(read(tmp_path)) == [("a", 1, 1.0), ("b", 1, 2.0)]
-
-
-def test_upserts_need_a_revision_as_a_backfill_would_undo_what_is_newer(tmp_path):
-    for options in ({"upsert_by": ["window_id"]}, {"revision": "revision"}):
-        with pytest.raises(OptionError, match="revision: goes with `upsert_by`"):
-            DuckDBSink(tmp_path / FILE, "readings", **options)
-
-
-def test_other_rows_under_a_name_that_is_there_or_an_older_one_are_refused(tmp_path):
-    """They come from a copy of the state directory, or from an old one that was restored."""
-    for number in (1, 2):
-        deliver(tmp_path, windows(("a", number, 1.0)), number)
-    for number in (1, 2):
-        with pytest.raises(Refused, match=r"has (rows later than|other rows of the name) p/s-.*start anew with another --state"):
-            deliver(tmp_path, windows(("b", number, 2.0)), number)
-    assert deliver(tmp_path, windows(("a", 2, 1.0)), 2).details["already_there"]
-    assert sorted(read(tmp_path)) == [("a", 1, 1.0), ("a", 2, 1.0)]
-
-
-def test_rows_from_before_there_were_revisions_are_replaced(tmp_path):
-    deliver(tmp_path, pa.record_batch({"window_id": ["a", "b"], "mean": [1.0, 2.0]}), 1)
-    deliver(tmp_path, windows(("a", 1, 1.5), ("c", 1, 7.0)), 2, **WINDOWS)
-    assert sorted(read(tmp_path, "SELECT window_id, mean, revision FROM readings")) == [("a", 1.5, 1), ("b", 2.0, None), ("c", 7.0, 1)]
-
-
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
 def test_the_name_of_the_file_is_durable(tmp_path, monkeypatch):
     seen, real = [], os.fsync
@@ -102,54 +61,7 @@ def test_the_name_of_the_file_is_durable(tmp_path, monkeypatch):
     assert seen[-1] == tmp_path
 
 
-def test_a_row_without_a_key_is_rejected_and_nothing_is_written(tmp_path):
-    rows = pa.record_batch({"window_id": ["a", None], "revision": [1, 1]})
-    with pytest.raises(Rejected, match="has no key, or no revision") as caught:
-        deliver(tmp_path, rows, **WINDOWS)
-    assert caught.value.rows == (1,)
-
-
-def test_a_key_that_the_rows_do_not_have_is_refused(tmp_path):
-    with pytest.raises(Refused, match="the rows have no column 'window_id'; correct `upsert_by`"):
-        deliver(tmp_path, READINGS, **WINDOWS)
-
-
 # -- the table ---------------------------------------------------------------------------------------------------------
-
-
-def test_new_columns_are_added_and_missing_ones_are_null(tmp_path):
-    deliver(tmp_path, READINGS)
-    deliver(tmp_path, pa.record_batch({"humidity": [0.5], "sensor": ["c"]}), 2)
-    assert sorted(read(tmp_path)) == [("a", 1.5, None), ("b", None, None), ("c", None, 0.5)]
-
-
-KILLED = """
-import os, sys
-from pathlib import Path
-from lakeward.components import Parcel, Token
-from lakeward_plugins.sinks.duckdb import DuckDBSink as Sink
-sink = Sink(Path(sys.argv[2]), "readings")
-real, luck = sink._insert, int(sys.argv[3])
-def die(*arguments):
-    real(*arguments)
-    os.kill(os.getpid(), 9)
-if luck % 2:
-    Sink._insert = lambda self, *arguments: die(*arguments)
-sink.deliver(Parcel(Token("p", "s", "0123abcd", 0, luck), Path(sys.argv[1]), 2, sys.argv[4]))
-os.kill(os.getpid(), 9)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.one_python
-def test_killed_within_or_after_the_transaction_each_parcel_is_there_once(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    for number in range(1, 5):
-        parcel = make_parcel(tmp_path / "spool", READINGS, sequence=number)
-        arguments = [str(parcel.path), str(tmp_path / FILE), str(number), parcel.sha256]
-        assert subprocess.run([sys.executable, "-c", KILLED, *arguments], env=environment, check=False).returncode == -9
-        assert deliver(tmp_path, READINGS, number).details["already_there"] is (number % 2 == 0)
-        assert len(read(tmp_path)) == 2 * number
 
 
 def test_while_somebody_else_has_the_file_open_rows_wait(tmp_path):
