@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import secrets
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
@@ -21,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 from attrs import field, frozen
 from databricks import sql
+from listening import address
 
 HTTP_PATH = "/sql/1.0/warehouses/0123456789abcdef"
 HERE = Path(__file__).parent
@@ -118,19 +117,10 @@ def databricks_server() -> Iterator[DatabricksServer]:
         with log.open("wb") as output:
             process = subprocess.Popen([sys.executable, "-m", "warehouse", folder], stdout=output, stderr=output, env=known)
         try:
-            server = DatabricksServer(_address(process, log), f"dapi{secrets.token_hex(16)}", orders)
+            server = DatabricksServer(address(process, log, "listening on"), f"dapi{secrets.token_hex(16)}", orders)
             server.mend()
             yield server
             server.hang_up()
         finally:
             process.kill()
             process.wait()
-
-
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        if told := re.search(r"listening on (http://127\.0\.0\.1:\d+)", log.read_text()):
-            return told[1]
-        time.sleep(0.05)
-    raise RuntimeError(f"the warehouse did not start: {log.read_text()}")

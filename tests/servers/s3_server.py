@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from attrs import frozen
 from botocore.config import Config
+from listening import address
 
 ALONE = {  # the environment in which no credentials of the machine are found, and nothing off this machine is asked
     "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "NO_PROXY": "127.0.0.1",
@@ -99,19 +98,10 @@ def s3_server() -> Iterator[S3Server]:
                 [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stdout=output, stderr=output, env=os.environ | ALONE
             )
         try:
-            yield _with_authentication(_address(process, log))
+            yield _with_authentication(address(process, log, "Running on"))
         finally:
             process.kill()
             process.wait()
-
-
-def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        if told := re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text()):
-            return told[1]
-        time.sleep(0.05)
-    raise RuntimeError(f"moto did not start: {log.read_text()}")
 
 
 def _with_authentication(url: str) -> S3Server:
