@@ -59,7 +59,8 @@ class Place:
     def load(self) -> DeltaTable | None:
         """The newest version of the table, nothing when there is none yet."""
         folder = self.local
-        if folder and folder.exists() and not (folder / LOG).is_dir() and any(folder.iterdir()):
+        # in this order: another first writer may make the log, and then files, between the two looks
+        if folder and folder.exists() and any(folder.iterdir()) and not (folder / LOG).is_dir():
             raise Refused(f"{folder} holds other files and is no Delta table; give this sink an empty or a new folder")
         try:
             return DeltaTable(self.uri, storage_options=self.options())

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import time
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ from deltalake import DeltaTable, Field, Schema, write_deltalake
 from lakeward import OptionError, Parcel, Receipt, Refused, Rejected, Retry
 from lakeward.testing import SinkContract, make_parcel
 from lakeward_plugins.sinks.delta import DeltaSink
+from lakeward_plugins.sinks.delta.place import Place
 
 READINGS = pa.record_batch({"_row": [1, 2, 3], "sensor": ["a", "b", None], "temperature": [20.5, -3.0, float("nan")]})
 
@@ -133,6 +135,7 @@ import os, sys
 from pathlib import Path
 from lakeward.components import Parcel, Token
 from lakeward_plugins.sinks.delta import DeltaSink
+from lakeward_plugins.sinks.delta.place import Place
 path, table, sequence, sha256 = sys.argv[1:]
 log, real = Path(table, "_delta_log"), os.fsync
 before = len(list(log.glob("*.json")))
@@ -327,6 +330,21 @@ def test_folder_with_other_files_is_refused_and_left_alone(tmp_path):
         with pytest.raises(Refused, match="holds other files and is no Delta table; give this sink an empty or a new folder"):
             attempt()
     assert [path.name for path in (tmp_path / "table").iterdir()] == ["notes.txt"]
+
+
+def test_folder_is_never_refused_while_another_makes_the_table(tmp_path):
+    def make(place: Place) -> None:
+        place.prepare()
+        Path(place.uri, "a.parquet").write_bytes(b"")
+
+    with ThreadPoolExecutor(1) as other:
+        for number in range(100):
+            place = Place(str(tmp_path / str(number)))
+            Path(place.uri).mkdir()
+            made = other.submit(make, place)
+            while not made.done():
+                assert place.load() is None
+            made.result()
 
 
 def test_log_that_cannot_be_read_is_refused(tmp_path):
