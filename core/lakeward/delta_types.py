@@ -28,6 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from lakeward.errors import Refused, Rejected
+from lakeward.wording import first_line
 
 Type = Any  # pa.DataType; its stubs do not know which attributes go with which type
 NEAREST: dict[pa.DataType, pa.DataType] = {
@@ -90,8 +91,7 @@ def cast(column: Any, name: str, kind: Type) -> Any:
     try:
         return _safe(column, kind)
     except pa.ArrowInvalid as error:
-        said = str(error).partition("\n")[0][:200]
-        raise Rejected(f"column {name!r} does not fit into {kind}: {said}", list(_misfits(column, kind))) from None
+        raise Rejected(f"column {name!r} does not fit into {kind}: {first_line(error)}", list(_misfits(column, kind))) from None
     except pa.ArrowNotImplementedError:
         raise Refused(f"column {name!r}: {column.type} cannot be stored as {kind}; cast it with schematize") from None
 

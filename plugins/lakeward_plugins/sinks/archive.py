@@ -26,6 +26,7 @@ from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, 
 from lakeward.durable import LASTING, make_folder, require_writable, sync
 from lakeward.notes import Note, note_of
 from lakeward.trail import Placed
+from lakeward.wording import first_line
 from lakeward_plugins.sinks.archive_names import END, Template, grouped
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def _noted(file: Path) -> tuple[Known, pa.Schema]:
             note, schema = (opened.metadata.metadata or {}).get(NOTE), opened.schema_arrow
     except (pa.ArrowInvalid, pa.ArrowException) as error:
         raise Refused(
-            f"{file} cannot be read as Parquet ({_short(error)}); restore it, or move it away: rows then go on in a new one"
+            f"{file} cannot be read as Parquet ({first_line(error)}); restore it, or move it away: rows then go on in a new one"
         ) from error
     if note is None:
         raise Refused(f"{file} is there already and is none that this sink wrote; give the sink another folder, or move that file away")
@@ -273,11 +274,7 @@ def _sorted_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"{error.filename2 or error.filename or path}: {error.strerror or _short(error)}"
+        what = f"{error.filename2 or error.filename or path}: {error.strerror or first_line(error)}"
         if error.errno in LASTING:
             raise Refused(f"cannot write the archive: {what}; correct that, or the option `path`, and run again") from error
         raise Retry(f"cannot write the archive now: {what}") from error
-
-
-def _short(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]

@@ -19,6 +19,7 @@ from lakeward import ROW, Parcel, Receipt, Refused, Rejected, Retry
 from lakeward.durable import make_folder, require_writable, sync
 from lakeward.notes import Note, note_of
 from lakeward.upserts import newest
+from lakeward.wording import one_line
 from lakeward_plugins.sinks.table_file import NOTES, TableFile, quoted
 
 ONE_AT_A_TIME = threading.Lock()
@@ -51,7 +52,7 @@ class DuckDBSink(TableFile):
                 with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):
                     return _types(database, quoted(self.table))
         except duckdb.Error as error:
-            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+            raise Retry(f"{self.path} cannot be read now: {one_line(error)}") from error
         return {}
 
     def _require_types(self, ours: dict[str, str], theirs: dict[str, str], schema: pa.Schema) -> None:
@@ -69,7 +70,7 @@ class DuckDBSink(TableFile):
                 with duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):  # no such table yet
                     found = database.sql(f"SELECT * FROM {quoted(self.table)}").to_arrow_table()
         except duckdb.Error as error:
-            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+            raise Retry(f"{self.path} cannot be read now: {one_line(error)}") from error
         return found
 
     def holds(self, parcel: Parcel) -> bool:
@@ -79,7 +80,7 @@ class DuckDBSink(TableFile):
                 with ONE_AT_A_TIME, duckdb.connect(str(self.path), read_only=True) as database, suppress(duckdb.CatalogException):
                     return self._has(database, note_of(parcel))
         except duckdb.Error as error:
-            raise Retry(f"{self.path} cannot be read now: {_short(error)}") from error
+            raise Retry(f"{self.path} cannot be read now: {one_line(error)}") from error
         return False
 
     def _has(self, database: duckdb.DuckDBPyConnection, note: Note) -> bool:
@@ -130,12 +131,12 @@ class DuckDBSink(TableFile):
                 database.commit()
             sync(self.path.absolute().parent)  # DuckDB syncs what is in the file, not that there is one
         except (duckdb.OperationalError, OSError) as error:
-            raise Retry(f"{self.path} cannot be written now: {_short(error)}") from error
+            raise Retry(f"{self.path} cannot be written now: {one_line(error)}") from error
         except duckdb.ConstraintException as error:  # of a table that somebody made; DuckDB checks keys before rows are replaced
             kind = Refused if self.upsert_by else Rejected
-            raise kind(f"{self.path}: table {self.table} does not take the row: {_short(error)}") from error
+            raise kind(f"{self.path}: table {self.table} does not take the row: {one_line(error)}") from error
         except (duckdb.Error, pa.ArrowException) as error:
-            raise Refused(f"{self.path}: table {self.table} does not take the rows: {_short(error)}") from error
+            raise Refused(f"{self.path}: table {self.table} does not take the rows: {one_line(error)}") from error
 
 
 @contextmanager
@@ -154,7 +155,3 @@ def _text_checked(parcel: Parcel) -> Iterator[None]:
 
 def _types(database: duckdb.DuckDBPyConnection, relation: str) -> dict[str, str]:
     return {name: kind for name, kind, *_ in database.execute(f"DESCRIBE {relation}").fetchall()}
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from attrs import asdict, define, evolve, field, frozen
 
 from lakeward import ROW, Batch, OptionError, Refused, Retry, option
+from lakeward.wording import first_line
 
 BUFFER = 2**20  # bytes of a column read at once; otherwise whole row groups are held, which may be the whole file
 MARK = 8  # characters
@@ -151,7 +152,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError as error:
         raise Retry(f"{path} is gone since the folder was listed") from error
     except (pa.ArrowException, OSError) as error:
-        said = str(error).partition("\n")[0]
+        said = first_line(error, 1000)
         if "size is 0 bytes" in said or "magic bytes not found" in said:
             raise Retry(f"{path} is not a Parquet file, or still being written") from error
         raise Refused(f"{path} cannot be read: {said}") from error

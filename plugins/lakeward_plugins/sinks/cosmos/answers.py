@@ -12,6 +12,7 @@ from azure.core.exceptions import AzureError, DecodeError, ServiceRequestError, 
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosClientTimeoutError, CosmosHttpResponseError
 
 from lakeward import Refused, Retry
+from lakeward.wording import one_line
 
 Unhappy = (CosmosHttpResponseError, CosmosBatchOperationError)
 NEVER = (400, 413)
@@ -29,7 +30,6 @@ REMEDY = {
     404: "make the database and the container, or correct `database` and `container`",
 }
 FULL = 1014  # sub-status of a logical partition with 20 GB
-SHOWN = 200  # characters of what others say
 
 
 @contextmanager
@@ -74,12 +74,7 @@ def said(error: Any) -> str:
     text = str(getattr(error, "http_error_message", None) or error)
     with suppress(*ODD):
         text = str(json.loads(text)["message"])
-    return short(text.split("\r\nActivityId")[0])
-
-
-def short(text: object) -> str:
-    """On one line, whatever it is."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())[:SHOWN]
+    return one_line(text.split("\r\nActivityId")[0])
 
 
 def _unreached(error: Exception, where: str) -> Exception:
@@ -91,7 +86,7 @@ def _unreached(error: Exception, where: str) -> Exception:
         inner: list[object] = [*getattr(cause, "args", ())]
         inner += [getattr(cause, name, None) for name in ("reason", "inner_exception", "__cause__", "__context__")]
         cause = next((one for one in inner if isinstance(one, BaseException)), None)
-    what = f"{where}: {type(error).__name__}: {short(error)}"
+    what = f"{where}: {type(error).__name__}: {one_line(error)}"
     if isinstance(error, (*PASSES, *ODD)):
         return Retry(what)
     return Refused(f"{what}; check the options of this sink")

@@ -10,6 +10,7 @@ from thrift.Thrift import TException  # type: ignore[import-untyped]  # thrift s
 from urllib3.exceptions import HTTPError
 
 from lakeward import Refused, Rejected, Retry
+from lakeward.wording import one_line
 
 ODD = (exc.Error, HTTPError, TException, OSError, EOFError, ValueError, ImportError)
 """What the library may raise: its own, and those of what it stands on when an answer is cut short."""
@@ -153,6 +154,4 @@ def said(error: BaseException) -> str:
 
 def short(text: object) -> str:
     """On one line, not too long, and without the part of an address that is as good as a key."""
-    text = said(text) if isinstance(text, BaseException) else str(text)
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return QUERY.sub("?***", line)[:300]
+    return one_line(QUERY.sub("?***", said(text) if isinstance(text, BaseException) else str(text)), 300)

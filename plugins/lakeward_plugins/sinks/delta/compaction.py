@@ -24,8 +24,9 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
+from lakeward.wording import first_line
 from lakeward_plugins.sinks.delta.fitting import columns_of
-from lakeward_plugins.sinks.delta.place import NO_HOOKS, Place, short
+from lakeward_plugins.sinks.delta.place import NO_HOOKS, Place
 from lakeward_plugins.sinks.delta.shipping import as_text, has_no_rules, statistics
 
 log = logging.getLogger("lakeward.delta")
@@ -97,7 +98,7 @@ def _write(group: Group, table: DeltaTable, place: Place, out: io.BytesIO, compr
             try:
                 held.append(_fitted(pq.read_table(file, partitioning=None), schema, inside))
             except (OSError, ValueError, pa.ArrowException) as error:
-                log.info("%s: %s stays as it is when files are made larger: %s", place.uri, path, short(error))
+                log.info("%s: %s stays as it is when files are made larger: %s", place.uri, path, first_line(error))
                 continue
             taken.append(path)
             rows += held[-1].num_rows

@@ -21,6 +21,7 @@ from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchE
 from lakeward import OptionError, Refused, Rejected, Retry
 from lakeward.durable import LASTING, make_folder, sync
 from lakeward.notes import Note
+from lakeward.wording import first_line
 from lakeward_plugins.sinks.delta.notes import has_note
 from lakeward_plugins.sinks.delta.store import Store, is_of_store, trouble
 
@@ -70,7 +71,7 @@ class Place:
             if folder is None or OS_ERROR.search(str(error)):
                 raise
             hint = f"if the power was cut, look whether the newest file in {folder / LOG} is cut short"
-            raise Refused(f"{folder} cannot be read as a Delta table: {short(error)}; {hint}") from error
+            raise Refused(f"{folder} cannot be read as a Delta table: {first_line(error)}; {hint}") from error
 
     def has_commit(self, version: int, note: Note) -> bool:
         """Whether we made this version of the table that is there now: not when it was removed, or made anew, in the meantime."""
@@ -134,12 +135,12 @@ class Place:
         try:
             yield
         except (SchemaMismatchError, DeltaProtocolError) as error:
-            raise Refused(f"{self.uri}: the table does not take the rows: {short(error)}") from error
+            raise Refused(f"{self.uri}: the table does not take the rows: {first_line(error)}") from error
         except Exception as error:
             if not (isinstance(error, (OSError, DeltaError)) or (self.store and is_of_store(error))):
                 raise
             if "failed validation check" in str(error):  # a CHECK constraint, or NULL in a column that may not have it
-                raise Rejected(f"{self.uri}: the table does not take the rows: {short(error)}") from error
+                raise Rejected(f"{self.uri}: the table does not take the rows: {first_line(error)}") from error
             if self.store:
                 self.store.forget()
             raise (_of_store(error, self.uri) if self.store else _of_disk(error, self.uri)) from None  # its cause holds whole answers
@@ -181,7 +182,7 @@ def _write(content: bytes, target: Path) -> None:
 def _of_disk(error: Exception, where: str) -> Exception:
     told = OS_ERROR.search(str(error))
     number = int(told[1]) if told else getattr(error, "errno", None)  # delta-rs raises some as OSError without a number
-    what = f"{getattr(error, 'filename', None) or where}: {os.strerror(number) if number else short(error)}"
+    what = f"{getattr(error, 'filename', None) or where}: {os.strerror(number) if number else first_line(error)}"
     if number in LASTING:
         return Refused(f"cannot write the Delta table: {what}; correct that, or the option `path`, and run again")
     return Retry(f"cannot write the Delta table now: {what}")
@@ -190,8 +191,3 @@ def _of_disk(error: Exception, where: str) -> Exception:
 def _of_store(error: Exception, where: str) -> Exception:
     what, remedy, busy = trouble(str(error))
     return Refused(f"{where}: {what}; {remedy}") if remedy else Retry(f"{where}: {what}", throttled=busy)
-
-
-def short(error: Exception) -> str:
-    """Its first line, not too long."""
-    return str(error).partition("\n")[0][:200]

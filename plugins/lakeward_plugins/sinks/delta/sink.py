@@ -25,12 +25,13 @@ from lakeward.options import Address
 from lakeward.partitions import require_columns
 from lakeward.secrets import Secret
 from lakeward.upserts import newest, require_revision
+from lakeward.wording import first_line
 from lakeward_plugins.aws.account import Account
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import Policy, add_columns, fitted, fitting
 from lakeward_plugins.sinks.delta.merging import merge
 from lakeward_plugins.sinks.delta.notes import Known, as_transactions, bring_up_to_date, known_after, require_absent
-from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place, short
+from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place
 from lakeward_plugins.sinks.delta.shipping import can_ship, commit, require_texts, upload
 from lakeward_plugins.sinks.delta.store import CONNECT, Store
 from lakeward_plugins.sinks.delta.upkeep import Upkeep
@@ -146,7 +147,7 @@ class DeltaSink:
                 try:
                     return Receipt(where, {"version": self._commit(parcel, known, note), "already_there": False})
                 except CommitFailedError as error:  # another writer was first; it may have been an earlier attempt of ours: look again
-                    problem = short(error)
+                    problem = first_line(error)
         raise Retry(f"{where}: could not commit, other writers were first {ATTEMPTS} times in a row: {problem}")
 
     def close(self) -> None:

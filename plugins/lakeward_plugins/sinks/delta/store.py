@@ -11,6 +11,7 @@ from attrs import define, field
 
 from lakeward import OptionError, Refused
 from lakeward.errors import LakewardError
+from lakeward.wording import one_line
 from lakeward_plugins.aws.account import Account, credentials
 from lakeward_plugins.aws.upload import put
 
@@ -160,4 +161,4 @@ def told(said: str) -> str:
     """The code and message of S3's XML when it is there, else all, on one line and not too long."""
     code, message = re.search(r"<Code>(.*?)</Code>", said), re.search(r"<Message>(.*?)</Message>", said)
     text = f"the store answered {code[1]}: {message[1] if message else ''}" if code else COLOUR.sub("", said)
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:300]
+    return one_line(text, 300)

@@ -12,9 +12,10 @@ from attrs import define, field
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from lakeward.wording import first_line
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.compaction import compact
-from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place, short
+from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place
 
 log = logging.getLogger("lakeward.delta")
 SMALL = 8 << 20  # bytes; every time, files up to here are made into one
@@ -48,9 +49,9 @@ class Upkeep:
             table.create_checkpoint()
             place.sync_commits(range(table.version(), table.version() + 1))  # or a power cut leaves one that nobody can read
         except CommitFailedError as error:
-            log.info("%s: files are made larger another time, as other writers were first: %s", place.uri, short(error))
+            log.info("%s: files are made larger another time, as other writers were first: %s", place.uri, first_line(error))
         except Exception as error:  # noqa: BLE001  # whatever the libraries raise: the rows are in
-            log.warning("%s: the rows are in, but the table could not be tidied: %s", place.uri, short(error))
+            log.warning("%s: the rows are in, but the table could not be tidied: %s", place.uri, first_line(error))
         else:
             return table
         return None

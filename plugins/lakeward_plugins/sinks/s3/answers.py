@@ -8,6 +8,7 @@ import botocore.exceptions as aws  # type: ignore[import-untyped]  # boto3 and b
 from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
 from lakeward import Refused, Rejected, Retry
+from lakeward.wording import one_line
 
 REMEDY: dict[int | str, str] = {
     **dict.fromkeys((401, "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"), "check access_key_id, "
@@ -39,8 +40,8 @@ def code(error: aws.ClientError) -> str:
 def unhappy(error: aws.ClientError, where: str) -> Exception:
     """What the store answered. No 400 is about a row, so none makes dead letters: the rows wait until somebody has looked."""
     number, word = status(error), code(error)
-    said = "" if word == str(number) else f" {short(word)}"  # so the library fills it when there is no body
-    what = f"{where}: the store answered {number}{said}: {short(error.response.get('Error', {}).get('Message', ''))}"
+    said = "" if word == str(number) else f" {one_line(word)}"  # so the library fills it when there is no body
+    what = f"{where}: the store answered {number}{said}: {one_line(error.response.get('Error', {}).get('Message', ''))}"
     if word == "RequestTimeTooSkewed":
         return Retry(f"{what}; set the clock of this machine")
     if number == 413 or word == "EntityTooLarge":
@@ -59,12 +60,7 @@ def unreached(error: Exception, where: str) -> Exception:
             return Refused(f"{where}: the store's certificate is not trusted: {cause.verify_message}; check endpoint_url and certificates")
         reasons = [getattr(cause, "kwargs", {}).get("error"), getattr(cause, "__cause__", None), getattr(cause, "__context__", None)]
         cause = next(filter(None, reasons), None)
-    what = f"{where}: {type(error).__name__}: {short(error)}"
+    what = f"{where}: {type(error).__name__}: {one_line(error)}"
     if isinstance(error, PASSING):
         return Retry(what)
     return Refused(f"{what}; check the options of this sink and the AWS environment")
-
-
-def short(text: object) -> str:
-    """On one line, and not too long, whatever it is that others say."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())[:200]
