@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from lakeward.components import rejected
 from lakeward.errors import OptionError
-from lakeward.timestamps import Unit, to_utc
+from lakeward.timestamps import Fold, Unit, to_utc
 
 Array = npt.NDArray[Any]
 Key = tuple[Any, ...]
@@ -78,10 +78,10 @@ def running_maximum(groups: Array, values: Array) -> Array:
     return np.asarray(distinct[np.maximum.accumulate(lift + ranks) - lift])
 
 
-def event_times(batch: pa.RecordBatch, time_field: str, naive_timezone: str, time_unit: Unit = "auto") -> Array:
+def event_times(batch: pa.RecordBatch, time_field: str, naive_timezone: str, time_unit: Unit = "auto", fold: Fold = "reject") -> Array:
     """Microseconds since 1970 of each row, NEVER where there is no time."""
     try:
-        times, _ = to_utc(batch.column(time_field), naive_timezone=naive_timezone, unit=time_unit)
+        times, _ = to_utc(batch.column(time_field), naive_timezone=naive_timezone, fold=fold, unit=time_unit)
     except TypeError as error:
         raise OptionError("time_field", f"column {time_field!r}: {error}") from error
     return np.asarray(times.cast(pa.int64()).fill_null(NEVER).to_numpy(zero_copy_only=False))

@@ -4,7 +4,7 @@ import sqlite3
 import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -102,6 +102,29 @@ def test_naive_text_is_local_time_and_what_the_clocks_showed_twice_or_never_is_n
     assert read(*texts, naive_timezone="Europe/Berlin") == [datetime(2020, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")), None, None]
     assert good(*texts, naive_timezone="Europe/Berlin") == [True, False, False]
     assert good("2020-07-01T12:00:00Z", "2020-07-01T12:00:00", naive_timezone="reject") == [True, False]
+
+
+CHANGES = {  # local times near which the clocks were changed, by an hour, half an hour, a day, at midnight, and never
+    "Europe/Berlin": [datetime(2020, 3, 29, 2), datetime(2020, 10, 25, 2)],
+    "Australia/Lord_Howe": [datetime(2021, 4, 4, 2), datetime(2021, 10, 3, 2)],
+    "Pacific/Apia": [datetime(2011, 12, 30)],
+    "America/Havana": [datetime(2022, 3, 13), datetime(2022, 11, 6)],
+    "Asia/Kolkata": [datetime(2022, 1, 1)],
+}
+
+
+@given(st.data(), st.sampled_from(["before", "after"]))
+@settings(max_examples=200, deadline=None)
+def test_fold_reads_times_around_a_change_of_the_clocks_as_python_does(data: st.DataObject, fold: Literal["before", "after"]) -> None:
+    zone = data.draw(st.sampled_from(sorted(CHANGES)))
+    away = st.timedeltas(timedelta(hours=-26), timedelta(hours=26)) | st.integers(-8, 8).map(
+        lambda quarters: timedelta(minutes=15 * quarters)
+    )
+    naive = data.draw(st.lists(st.builds(datetime.__add__, st.sampled_from(CHANGES[zone]), away), max_size=5))
+    expected = [moment.replace(tzinfo=ZoneInfo(zone), fold=fold == "after").astimezone(UTC) for moment in naive]
+    texts = [str(moment) for moment in naive]
+    assert read(*texts, kind=pa.string(), naive_timezone=zone, fold=fold) == expected
+    assert read(*naive, None, kind=pa.timestamp("us"), naive_timezone=zone, fold=fold) == [*expected, None]
 
 
 @given(st.integers(946_684_800 * 10**6, 4_102_444_800 * 10**6 - 1))

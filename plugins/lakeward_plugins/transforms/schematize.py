@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,13 +20,14 @@ from attrs import define, field, frozen
 
 from lakeward import ROW, OptionError, option, rejected
 from lakeward.grouping import plain
-from lakeward.timestamps import to_utc
+from lakeward.timestamps import Fold, check_timezone, to_utc
 
 log = logging.getLogger("lakeward.schematize")
 
 TypeName = Literal["double", "float", "bigint", "int64", "int", "int32", "text", "string", "boolean", "timestamp", "date", "binary"]
 Value = bool | int | float | str
 Mask = npt.NDArray[np.bool_]
+ReadTimes = Callable[[Any], tuple[Any, Any]]
 
 
 @define
@@ -44,6 +46,8 @@ class Schematize:
     missing: Literal["null", "refuse"] = option("refuse", help="What a declared column is that the data lack: all NULL, or a mistake.")
     on_bad: Literal["reject", "null"] = option("reject", help="What a value does that does not fit: reject its row, or become NULL.")
     naive_timezone: str = option("UTC", help="Timezone of times that name none: UTC, an IANA name, or reject.")
+    fold: Fold = option("reject", help="A local time that the clocks show twice or never: refused, or with the offset before or after.")
+    _read: ReadTimes = field(init=False, repr=False)
     _columns: dict[str, Column] = field(init=False, repr=False)
     _constants: dict[str, Any] = field(init=False, repr=False)
     _told: set[str] = field(init=False, factory=set, repr=False)
@@ -53,7 +57,8 @@ class Schematize:
             raise OptionError("columns", "none are declared; write them as in {temperature: double, taken_at: timestamp}")
         if ROW in self.columns:
             raise OptionError(f"columns.{ROW}", "is the row's key, which always stays; it cannot be declared")
-        to_utc(pa.nulls(0), naive_timezone=self.naive_timezone)  # an unknown timezone is a mistake also when no column is a time
+        check_timezone(self.naive_timezone)
+        self._read = partial(to_utc, naive_timezone=self.naive_timezone, fold=self.fold)
         self._columns = {name: column if isinstance(column, Column) else Column(column) for name, column in self.columns.items()}
         self._constants = {name: self._constant(f"columns.{name}", column) for name, column in self._columns.items()}
 
@@ -101,9 +106,9 @@ class Schematize:
         wanted = self._columns[name]
         try:
             if wanted.derive is None:
-                return _cast(column, wanted.arrow, self.naive_timezone)
-            times, read = to_utc(column, naive_timezone=self.naive_timezone)
-            values, good = _cast(PARTS[wanted.derive](times), wanted.arrow, self.naive_timezone)
+                return _cast(column, wanted.arrow, self._read)
+            times, read = self._read(column)
+            values, good = _cast(PARTS[wanted.derive](times), wanted.arrow, self._read)
             return values, good & np.asarray(read)
         except (TypeError, pa.ArrowNotImplementedError) as error:
             raise OptionError(f"columns.{name}", f"a column of type {column.type} cannot become {wanted.type}") from error
@@ -116,7 +121,7 @@ class Schematize:
         if column.value is not None and (column.source or column.default is not None):
             raise OptionError(f"{path}.value", "a column with a `value` has it in every row; `source` and `default` have no place")
         try:
-            values, good = _cast(pa.array([value]), column.arrow, self.naive_timezone)
+            values, good = _cast(pa.array([value]), column.arrow, self._read)
         except (TypeError, OverflowError, pa.ArrowNotImplementedError):
             good = np.array([False])
         if not good[0]:
@@ -189,14 +194,14 @@ TYPES: dict[str, pa.DataType] = {
 }  # fmt: skip
 
 
-def _cast(column: Any, kind: Any, zone: str) -> tuple[Any, Mask]:
+def _cast(column: Any, kind: Any, read_times: ReadTimes) -> tuple[Any, Mask]:
     """The values, NULL where one does not fit, and where they are good. Raises TypeError when no value of the column could fit."""
     column = plain(column)
     source = column.type
     if source == kind:
         return column, np.ones(len(column), np.bool_)
     if kind == TIMESTAMP:
-        values, read = to_utc(column, naive_timezone=zone)
+        values, read = read_times(column)
         return values, np.asarray(read)
     if pa.types.is_temporal(source) and not (pa.types.is_string(kind) or pa.types.is_date(kind)):
         raise TypeError("a time is no number")

@@ -21,7 +21,7 @@ from attrs import define, field
 
 from lakeward import END_OF_INPUT, ROW, OptionError, option
 from lakeward.grouping import KEY_TYPES, LETTERS, NEVER, Array, Plausible, event_times, group_codes, plain, plain_types
-from lakeward.timestamps import Unit, check_timezone
+from lakeward.timestamps import Fold, Unit, check_timezone
 from lakeward_plugins.transforms.emergency import options as o
 from lakeward_plugins.transforms.emergency.alerts import OWN, Paper
 from lakeward_plugins.transforms.emergency.evidence import Given
@@ -80,6 +80,7 @@ class Emergency:
     time_field: str = option("timestamp", help="Column with the time of the event.")
     time_unit: Unit = option("auto", help="Unit of times that are numbers; `auto` tells it by their size.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
+    fold: Fold = option("reject", help="A local time that the clocks show twice or never: refused, or with the offset before or after.")
     min_time: str = option("2000-01-01", help="Rows before this time are rejected when there are rules.")
     max_time: str = option("2100-01-01", help="Rows at or after this time are rejected when there are rules.")
     max_future_s: timedelta = option(
@@ -121,7 +122,7 @@ class Emergency:
     def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
         """Alerts in the order of the rows that caused them."""
         paper, fields = self._layout(batch.schema)
-        times = event_times(batch, self.time_field, self.naive_timezone, self.time_unit)
+        times = event_times(batch, self.time_field, self.naive_timezone, self.time_unit, self.fold)
         usable, rejections = self._span.part(batch, times, self.time_field)
         if not self._watch.has_rules:
             usable, rejections = times != NEVER, {}

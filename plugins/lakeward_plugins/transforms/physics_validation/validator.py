@@ -16,7 +16,7 @@ from attrs import define, field, frozen
 
 from lakeward import END_OF_INPUT, OptionError, option
 from lakeward.grouping import DAY, NEVER, Array, Plausible, event_times
-from lakeward.timestamps import Unit, check_timezone
+from lakeward.timestamps import Fold, Unit, check_timezone
 from lakeward_plugins.transforms.physics_validation.fields import Fields
 from lakeward_plugins.transforms.physics_validation.flags import (
     FAIL,
@@ -89,6 +89,7 @@ class PhysicsValidation:
     key: list[str] = option(factory=lambda: ["sensor_id"], help="Columns whose values together say which sensor it is.")
     time_field: str = option("timestamp", help="Column with the time of the event.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
+    fold: Fold = option("reject", help="A local time that the clocks show twice or never: refused, or with the offset before or after.")
     time_unit: Unit = option("auto", help="Unit of times that are numbers; `auto` tells it by their size.")
     min_time: str = option("2000-01-01", help="Rows before this time fail.")
     max_time: str = option("2100-01-01", help="Rows at or after this time fail.")
@@ -175,7 +176,7 @@ class PhysicsValidation:
         if self.time_field in rows.schema.names:
             column = rows.column(self.time_field)
             try:
-                micros = event_times(rows, self.time_field, self.naive_timezone, self.time_unit)
+                micros = event_times(rows, self.time_field, self.naive_timezone, self.time_unit, self.fold)
             except OptionError:
                 if needed:
                     raise

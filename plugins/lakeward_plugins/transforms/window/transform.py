@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from lakeward import END_OF_INPUT, OptionError, Refused, filtered, option
 from lakeward.grouping import KEY_TYPES, MICROSECOND, Array, Plausible, event_times, plain_types
-from lakeward.timestamps import Unit, check_timezone
+from lakeward.timestamps import Fold, Unit, check_timezone
 from lakeward_plugins.transforms.window import saved
 from lakeward_plugins.transforms.window.book import Book
 from lakeward_plugins.transforms.window.clocks import Clocks
@@ -58,6 +58,7 @@ class Window:
     )
     time_field: str = option("timestamp", help="Column with the time of the event.")
     naive_timezone: str = option("UTC", help="Timezone of times without one, or `reject`.")
+    fold: Fold = option("reject", help="A local time that the clocks show twice or never: refused, or with the offset before or after.")
     time_unit: Unit = option("auto", help="Unit of times that are numbers; `auto` tells it by their size.")
     max_out_of_orderness_s: timedelta = option(
         timedelta(minutes=10),
@@ -127,7 +128,7 @@ class Window:
     def apply(self, batch: pa.RecordBatch) -> Mapping[str, pa.RecordBatch]:
         """The windows that these rows close or change, and the rows that came too late."""
         going = self._prepared(batch.schema)
-        micros = event_times(batch, self.time_field, self.naive_timezone, self.time_unit)
+        micros = event_times(batch, self.time_field, self.naive_timezone, self.time_unit, self.fold)
         usable, rejections = self._span.part(batch, micros, self.time_field)
         if rejections:
             batch, micros = batch.filter(pa.array(usable)), micros[usable]
