@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ KEY_TYPES = (*LETTERS, pa.types.is_integer, pa.types.is_boolean, pa.types.is_nul
 NEVER = -(2**62)
 """Microseconds of a row without a time; sums with durations stay within int64."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_DAY, LAST_DAY = ((day - date(1970, 1, 1)).days for day in (date.min, date.max))
 MICROSECOND, DAY = timedelta(microseconds=1), timedelta(days=1)
 
 
@@ -64,6 +65,12 @@ def _is_text(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def strange_dates(column: Any) -> Array:
+    """Places of dates before the year 1 or after 9999: Python has none, nor have readers of Delta tables."""
+    days = np.asarray(plain(column).cast(pa.int32()).fill_null(0))
+    return np.flatnonzero((days < FIRST_DAY) | (days > LAST_DAY))
 
 
 def starts(values: Array) -> Array:

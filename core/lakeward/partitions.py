@@ -53,10 +53,10 @@ def require_columns(schema: pa.Schema, columns: Sequence[str]) -> None:
 def split(rows: pa.RecordBatch, columns: Sequence[str], longest: float = inf, room: float = inf) -> Iterator[Partition]:
     """The rows of each partition, in their order; partitions in the order of their folders.
 
-    Raises Refused, and Rejected for rows with text that is not UTF-8 in one of the columns, or with values that make the name of a folder
-    longer than `longest` letters or all of them together longer than `room`, before the first one.
+    Raises Refused, and Rejected for rows with text that is not UTF-8 or a date that Python has not in one of the columns, or with values
+    that make the name of a folder longer than `longest` letters or all of them together longer than `room`, before the first one.
     """
-    from lakeward.grouping import group_codes, plain_types, undecodable
+    from lakeward.grouping import group_codes, plain_types, strange_dates, undecodable
 
     require_columns(rows.schema, columns)
     types = plain_types(rows.schema)
@@ -65,6 +65,10 @@ def split(rows: pa.RecordBatch, columns: Sequence[str], longest: float = inf, ro
     except UnicodeDecodeError:
         where = undecodable(rows, columns).tolist()
         raise Rejected("partition_by: text that is not UTF-8 cannot name a folder", where) from None
+    except OverflowError:
+        dates = [rows.column(name) for name in columns if pa.types.is_date32(types[name])]
+        where = np.unique(np.concatenate([*map(strange_dates, dates)])).tolist()
+        raise Rejected("partition_by: a date before the year 1 or after 9999 cannot name a folder", where) from None
     if len(keys) > MOST:
         many = f"{len(keys):,} partitions in one parcel of {rows.num_rows:,} rows"
         raise Refused(f"partition_by: {many}, more than {MOST:,}; take a column with fewer values")

@@ -53,6 +53,14 @@ def test_columns_that_cannot_name_folders_are_refused(columns, message):
         require_columns(schema, columns)
 
 
+def test_a_date_that_python_has_not_costs_its_own_rows():
+    days = pa.array([0, 2_932_897, None, -719_163, 2_932_896, -719_162], pa.date32())
+    for dates in (days, days.dictionary_encode()):
+        with pytest.raises(Rejected, match="a date before the year 1 or after 9999 cannot name a folder") as caught:
+            list(split(pa.record_batch({"city": list("abcdef"), "day": dates, "n": range(6)}), ["city", "day"]))
+        assert caught.value.rows == (1, 3)
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 4)), min_size=1, max_size=30))
 def test_the_newest_row_of_each_key_is_the_one_that_a_slow_search_finds(pairs):
     rows = pa.record_batch({"key": [key for key, _ in pairs], "revision": [revision for _, revision in pairs], "place": range(len(pairs))})

@@ -25,6 +25,7 @@ from deltalake.transaction import AddAction
 
 from lakeward import Parcel, Rejected
 from lakeward.delta_types import cast
+from lakeward.grouping import strange_dates
 from lakeward.notes import Note
 from lakeward.partitions import NULL, TYPES, Partition, split
 from lakeward_plugins.sinks.delta import tail
@@ -127,10 +128,15 @@ def _folder(values: Mapping[str, str | None]) -> str:
     return "".join(f"{quote(name, safe='')}={NULL if value is None else quote(value, safe='')}/" for name, value in values.items())
 
 
-def require_texts(parcel: Parcel, stored: pa.Schema, columns: Sequence[str]) -> None:
-    """Raises Rejected for rows with text in these columns that cannot name a partition, whoever writes it."""
+def require_values(parcel: Parcel, stored: pa.Schema, columns: Sequence[str]) -> None:
+    """Raises Rejected for rows with text in these columns that cannot name a partition, or a date that no reader has, whoever writes it."""
     texts = [one.name for one in stored if one.name in columns and pa.types.is_string(one.type)]
-    rows = pq.ParquetFile(parcel.path).read(texts) if texts else pa.table({})
+    dates = [one.name for one in stored if pa.types.is_date32(one.type)]
+    rows = pq.ParquetFile(parcel.path).read([*texts, *dates]) if texts or dates else pa.table({})
+    for name in dates:
+        bad = strange_dates(cast(rows.column(name).combine_chunks(), name, pa.date32()))
+        if len(bad):
+            raise Rejected(f"column {name!r}: readers of the table have no date before the year 1 or after 9999", bad.tolist())
     for name in texts:
         column = cast(rows.column(name).combine_chunks(), name, pa.string()).cast(pa.binary()).dictionary_encode(null_encoding="encode")
         faults = ["" if value is None else _no_folder(name, value) for value in column.dictionary.to_pylist()]

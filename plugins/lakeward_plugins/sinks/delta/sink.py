@@ -32,7 +32,7 @@ from lakeward_plugins.sinks.delta.fitting import Policy, add_columns, fitted, fi
 from lakeward_plugins.sinks.delta.merging import merge
 from lakeward_plugins.sinks.delta.notes import Known, as_transactions, bring_up_to_date, known_after, require_absent
 from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place
-from lakeward_plugins.sinks.delta.shipping import can_ship, commit, require_texts, upload
+from lakeward_plugins.sinks.delta.shipping import can_ship, commit, require_values, upload
 from lakeward_plugins.sinks.delta.store import CONNECT, Store
 from lakeward_plugins.sinks.delta.upkeep import Upkeep
 
@@ -196,7 +196,7 @@ class DeltaSink:
             stored, added = self._fitting(schema, table)
         except Rejected as error:  # by the policy for new columns: all of them
             raise Rejected(str(error), range(parcel.rows)) from None
-        require_texts(parcel, stored, table.metadata().partition_columns if table else self.partition_by)
+        require_values(parcel, stored, table.metadata().partition_columns if table else self.partition_by)
         if table and added:
             table.update_incremental()
             add_columns(table, [stored.field(name) for name in added])

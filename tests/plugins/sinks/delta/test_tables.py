@@ -189,6 +189,19 @@ def test_text_that_cannot_name_a_partition_costs_its_own_rows_whoever_writes_the
     assert caught.value.rows == (1, 3)
 
 
+@pytest.mark.parametrize("options", [{}, {"partition_by": ["day"]}, {"upsert_by": ["a"], "revision": "a"}], ids=" ".join)
+@pytest.mark.parametrize("earlier", [False, True])
+def test_dates_that_readers_have_not_cost_their_own_rows(tmp_path, options, earlier):
+    """With one of them in the table, delta-rs and Python could read none of it."""
+    if earlier:
+        deliver(tmp_path, one(day=pa.array([0], pa.date32()), a=[0]), **options)
+    for worst in (2_932_897, -719_163, 2**31 - 1):
+        days = pa.array([2_932_896, worst, None, -719_162, worst], pa.date32())
+        with pytest.raises(Rejected, match="column 'day': readers of the table have no date before the year 1 or after 9999") as caught:
+            deliver(tmp_path, one(day=days, a=[1, 2, 3, 4, 5]), 2, **options)
+        assert caught.value.rows == (1, 4)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [(["town"], "the rows have no column 'town'"), (["a"], "column 'a' is double; text, whole numbers"), (["city", "a"], "column 'a'")],
