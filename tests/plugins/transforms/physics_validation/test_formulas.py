@@ -9,20 +9,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import iapws.iapws97
-import metpy.calc
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metpy.units import units
 
 from lakeward.units import conversion
 from lakeward_plugins.transforms.physics_validation import formulas
 from lakeward_plugins.transforms.physics_validation.expression import parse
 from lakeward_plugins.transforms.physics_validation.formulas import FORMULAS
 
+pytestmark = pytest.mark.one_python
+calc, units = pytest.importorskip("metpy.calc", exc_type=ModuleNotFoundError), pytest.importorskip("metpy.units").units
+iapws97 = pytest.importorskip("iapws.iapws97", exc_type=ModuleNotFoundError)
 DATA = Path(os.environ.get("LAKEWARD_TEST_DATA", Path(__file__).parents[4].parent / "shared" / "data"))
 Values = npt.NDArray[np.float64]
 temperatures, humidities = st.floats(-60, 100), st.floats(0.5, 100)
@@ -43,14 +43,14 @@ def weather() -> tuple[Values, Values]:
 
 def test_phy_10_saturation_pressure_beside_metpy_and_iapws() -> None:
     temperature = np.arange(-40, 60.1, 0.1)
-    theirs = metpy.calc.saturation_vapor_pressure(of(temperature, "degC")).to("hPa").m
+    theirs = calc.saturation_vapor_pressure(of(temperature, "degC")).to("hPa").m
     error = np.abs(formulas.saturation_pressure(temperature) / theirs - 1)
     assert error.max() <= 0.0102
     assert error[(temperature >= -20) & (temperature <= 50)].max() <= 0.0052
     warm = np.arange(0.01, 50, 0.5)
-    steam = np.array([iapws.iapws97._PSat_T(one + 273.15) * 1e4 for one in warm.tolist()])
+    steam = np.array([iapws97._PSat_T(one + 273.15) * 1e4 for one in warm.tolist()])
     assert np.abs(formulas.saturation_pressure(warm) / steam - 1).max() <= 0.0031
-    assert formulas.saturation_pressure(100) / (iapws.iapws97._PSat_T(373.15) * 1e4) - 1 == pytest.approx(0.024, abs=0.001)
+    assert formulas.saturation_pressure(100) / (iapws97._PSat_T(373.15) * 1e4) - 1 == pytest.approx(0.024, abs=0.001)
 
 
 def test_phy_10_saturation_pressure_beside_murphy_and_koop() -> None:
@@ -67,12 +67,12 @@ def test_phy_10_saturation_pressure_beside_murphy_and_koop() -> None:
 
 def test_phy_10_dew_point_and_humidity_beside_metpy() -> None:
     temperature, humidity = weather()
-    theirs = metpy.calc.dewpoint_from_relative_humidity(of(temperature, "degC"), of(humidity, "percent")).to("degC").m
+    theirs = calc.dewpoint_from_relative_humidity(of(temperature, "degC"), of(humidity, "percent")).to("degC").m
     error = np.abs(formulas.dew_point(temperature, humidity) - theirs)
     damp = humidity >= 10
     assert error[damp].max() <= 0.34
     assert error[damp & (temperature >= -20) & (temperature <= 50)].max() <= 0.20
-    back = metpy.calc.relative_humidity_from_dewpoint(of(temperature, "degC"), of(theirs, "degC")).to("percent").m
+    back = calc.relative_humidity_from_dewpoint(of(temperature, "degC"), of(theirs, "degC")).to("percent").m
     near = (temperature >= -20) & (temperature <= 50) & (theirs >= -40)
     assert np.abs(formulas.rh_from_dewpoint(temperature, theirs) - back)[near].max() <= 1.0
 
@@ -82,11 +82,11 @@ def test_phy_10_humidity_ratio_and_density_beside_metpy() -> None:
     usual = (temperature >= -20) & (temperature <= 50)
     temperature, humidity = temperature[usual], humidity[usual]
     for pressure in (600.0, 1013.25):
-        ratio = metpy.calc.mixing_ratio_from_relative_humidity(of(pressure, "hPa"), of(temperature, "degC"), of(humidity, "percent"))
+        ratio = calc.mixing_ratio_from_relative_humidity(of(pressure, "hPa"), of(temperature, "degC"), of(humidity, "percent"))
         assert np.abs(formulas.humidity_ratio(temperature, pressure, humidity) / ratio.to("g/kg").m - 1).max() <= 0.01
-        density = metpy.calc.density(of(pressure, "hPa"), of(temperature, "degC"), ratio).to("kg/m**3").m
+        density = calc.density(of(pressure, "hPa"), of(temperature, "degC"), ratio).to("kg/m**3").m
         assert np.abs(formulas.air_density(temperature, pressure, humidity) / density - 1).max() <= 0.001
-    gas = iapws.iapws97.IAPWS97(T=303.15, x=1)  # steam that is just saturated
+    gas = iapws97.IAPWS97(T=303.15, x=1)  # steam that is just saturated
     assert formulas.absolute_humidity(30, 100) == pytest.approx(gas.rho * 1000, rel=0.005)
 
 
@@ -131,7 +131,7 @@ def test_phy_11_standard_atmosphere_within_a_thousandth_up_to_11_km() -> None:
     assert np.abs(formulas.std_pressure(heights) / pressures - 1).max() < 2e-5
     assert np.abs(formulas.std_height(pressures[1:-1]) - heights[1:-1]).max() < 0.2
     fine = np.linspace(-900, 11_000, 1000)
-    theirs = metpy.calc.height_to_pressure_std(of(fine, "m")).to("hPa").m  # with 288 K at the sea, not 288.15
+    theirs = calc.height_to_pressure_std(of(fine, "m")).to("hPa").m  # with 288 K at the sea, not 288.15
     assert np.abs(formulas.std_pressure(fine) / theirs - 1).max() < 0.001
     np.testing.assert_allclose(formulas.std_height(formulas.std_pressure(fine)), fine, rtol=0, atol=1e-8)
     assert np.isnan(formulas.std_pressure([-1001.0, 11_001.0])).all()
@@ -177,7 +177,7 @@ def test_real_airports_measure_what_metpy_computes() -> None:
     to_celsius = conversion("[degF]", "Cel")
     columns = {"t": to_celsius.apply(fahrenheit), "td": to_celsius.apply(dew_fahrenheit), "rh": humidity}
     flags = parse("abs(rh - rh_from_dewpoint(t, td)) <= 15").evaluate(columns, len(humidity))
-    theirs = metpy.calc.relative_humidity_from_dewpoint(of(fahrenheit, "degF"), of(dew_fahrenheit, "degF")).to("percent").m
+    theirs = calc.relative_humidity_from_dewpoint(of(fahrenheit, "degF"), of(dew_fahrenheit, "degF")).to("percent").m
     there = np.isfinite(theirs + humidity)
     np.testing.assert_array_equal(flags >= 0, there)
     np.testing.assert_array_equal(flags[there] == 1, np.abs(humidity - theirs)[there] <= 15)
