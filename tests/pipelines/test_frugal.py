@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 PIPELINE = """name: frugal
 source: {use: sqlite, path: sensor.db}
 sinks: {lake: {use: parquet, path: lake}}
@@ -77,6 +79,13 @@ def test_a_run_imports_only_what_it_needs(tmp_path: Path) -> None:
     asked, *_, told = run(tmp_path)
     assert told["read"] == 0
     assert asked & (HEAVY | {"pyarrow.parquet"}) == set()
+
+
+@pytest.mark.parametrize("sink", ["delta", "parquet", "s3", "sqlite"])
+def test_a_sink_brings_its_own_library_at_most(sink: str) -> None:
+    code = f"import sys, lakeward_plugins.sinks.{sink}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ, check=True, capture_output=True, text=True, timeout=60)
+    assert set(done.stdout.split()) & HEAVY <= {"deltalake"}
 
 
 def test_more_rows_take_no_more_memory_and_few_syncs(tmp_path: Path) -> None:

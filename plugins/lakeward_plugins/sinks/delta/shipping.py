@@ -25,7 +25,6 @@ from deltalake.transaction import AddAction
 
 from lakeward import Parcel, Rejected
 from lakeward.delta_types import cast
-from lakeward.grouping import strange_dates
 from lakeward.notes import Note
 from lakeward.partitions import NULL, TYPES, Partition, split
 from lakeward_plugins.sinks.delta import tail
@@ -133,6 +132,8 @@ def require_values(parcel: Parcel, stored: pa.Schema, columns: Sequence[str]) ->
     texts = [one.name for one in stored if one.name in columns and pa.types.is_string(one.type)]
     dates = [one.name for one in stored if pa.types.is_date32(one.type)]
     rows = pq.ParquetFile(parcel.path).read([*texts, *dates]) if texts or dates else pa.table({})
+    if dates:
+        from lakeward.grouping import strange_dates  # with pyarrow.compute, for which only those with dates pay
     for name in dates:
         bad = strange_dates(cast(rows.column(name).combine_chunks(), name, pa.date32()))
         if len(bad):
