@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from datetime import timedelta
+from functools import cache
+from threading import Lock
 from typing import Any
 
 from attrs import frozen
@@ -14,6 +16,7 @@ from lakeward.secrets import Secret
 
 # Below INFO they print keys, tokens and signatures; below ERROR the last one prints a traceback for each answer that is cut short.
 QUIET = {"boto3": logging.INFO, "botocore": logging.INFO, "urllib3": logging.INFO, "urllib3.connection": logging.ERROR}
+TURN = Lock()  # of sinks that start at the same time; the second finds what the first has read
 ADDRESS = re.compile(r"https?://[^\s/@?#:]+(:\d{1,5})?(/[^\s@?#]*)?")
 
 
@@ -42,12 +45,19 @@ class Account:
     def session(self) -> Any:
         """A fresh one, with credentials as they are now where AWS tools look; ImportError without boto3."""
         from boto3.session import Session  # type: ignore[import-untyped]  # boto3 and botocore ship no types; and not everybody needs it
+        from botocore.session import get_session  # type: ignore[import-untyped]
 
         for name, least in QUIET.items():
             logging.getLogger(name).setLevel(max(least, logging.getLogger(name).getEffectiveLevel()))
         names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
         given = {name: secret.reveal() for name, secret in zip(names, self.keys, strict=True) if secret}
-        return Session(**given, region_name=self.region or None, profile_name=self.profile or None)
+        core = get_session()
+        with TURN:
+            services = _services()
+            core.register_component("data_loader", services)
+            session = Session(**given, region_name=self.region or None, profile_name=self.profile or None, botocore_session=core)
+            services.search_paths[:] = dict.fromkeys(services.search_paths)  # each session adds the same path
+        return session
 
     def client(self, session: Any) -> Any:
         """A fresh one for S3, which tries nothing again and follows no redirect."""
@@ -61,9 +71,18 @@ class Account:
             s3={"addressing_style": "path"} if self.endpoint_url else None,  # stores of one's own rarely have a name for each bucket
             request_checksum_calculation="when_required",  # the sha256 goes along; some stores do not know the library's newer ones
         )
-        client = session.client("s3", endpoint_url=self.endpoint_url or None, config=config)
+        with TURN:
+            client = session.client("s3", endpoint_url=self.endpoint_url or None, config=config)
         client.meta.events.register("before-call.s3", _stay)
         return client
+
+
+@cache
+def _services() -> Any:
+    """What AWS services are like, some megabytes of JSON: read once in a process, not for each session."""
+    from botocore.session import get_session
+
+    return get_session().get_component("data_loader")
 
 
 def credentials(session: Any) -> tuple[str, str, str]:
