@@ -98,9 +98,9 @@ def insert(database: sqlite3.Connection, rows: list[Row]) -> None:
     database.execute("COMMIT")
 
 
-def grow(folder: Path, count: int, bad: tuple[int, ...] = ()) -> None:
+def grow(folder: Path, count: int, bad: tuple[int, ...] = (), journal: str = "wal") -> None:
     """The sensor writes so many rows more, of which those at `bad` have no temperature."""
-    with closing(connect(folder / "sensor.db", "wal")) as database:
+    with closing(connect(folder / "sensor.db", journal)) as database:
         (last,) = database.execute("SELECT coalesce(max(id), 0) FROM readings").fetchone()
         stream = readings(last)
         rows = [next(stream) for _ in range(count)]

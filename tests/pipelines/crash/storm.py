@@ -131,15 +131,17 @@ class Pipe:
             span = self._span()
             pipeline.connect(folder / "sensor.db", weather.journal).close()  # while nobody reads: SQLite does not wait to change it
             rate = min(2.0 * weather.batch, RATE_OF_FAR if self.place.address else RATE)
-            with writing(folder, weather.journal, weather.seed, rate), self._network() as network:
+            with self._network() as network:
                 address = network.url if network else ""
-                for _ in range(10 * weather.kills):
-                    if tally.kills.total() >= weather.kills:
-                        break
-                    if how := self._one_run(luck, span, address):
-                        tally.kills[how] += 1
+                with writing(folder, weather.journal, weather.seed, rate):
+                    for _ in range(10 * weather.kills):
+                        if tally.kills.total() >= weather.kills:
+                            break
+                        if how := self._one_run(luck, span, address):
+                            tally.kills[how] += 1
                 if network:  # what is in doubt is looked for at the address where it was sent, so it is settled before that is gone
                     network.p = 0.0
+                    pipeline.grow(folder, 1, journal=weather.journal)  # files that could not be removed go with the next parcel
                     self._settle("--once", address=address)
             self._settle()
             tally.judged(judge(folder, weather.sinks, self.place))
