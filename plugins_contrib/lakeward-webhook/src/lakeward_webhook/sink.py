@@ -26,6 +26,7 @@ from attrs import define, field
 
 from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
 from lakeward.secrets import Secret, redact
+from lakeward.wording import one_line
 
 AGAIN = {408, 409, 425, 429}  # 409: the receiver is still busy with the same key
 REFUSED = {
@@ -159,12 +160,12 @@ class WebhookSink:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return Refused(f"{self._origin}: its certificate is not trusted: {cause.verify_message}; check url and certificates")
             cause = cause.__cause__ or cause.__context__
-        return Retry(self._clean(f"{self._origin}: {type(error).__name__}: {error}"))
+        return Retry(one_line(redact(f"{self._origin}: {type(error).__name__}: {error}"), 2 * SHOWN))
 
     def _unhappy(self, response: httpx.Response, said: str, part: str) -> Exception:
         status = response.status_code
         what = f"{self._origin} answered {status} to rows {part}"
-        if shown := self._clean(said)[:SHOWN].strip():
+        if shown := one_line(redact(said), SHOWN):  # a receiver may echo secrets
             what += f": {shown}"
         if status in AGAIN or status >= 500:
             return Retry(what, after=_retry_after(response))
@@ -173,10 +174,6 @@ class WebhookSink:
         if status in REFUSED:
             return Refused(f"{what}; {REFUSED[status]}")
         return Rejected(what)
-
-    def _clean(self, text: str) -> str:
-        """On one line and without secrets, which a receiver may echo."""
-        return "".join(letter if letter.isprintable() else " " for letter in redact(text))
 
 
 def _text(value: str | Secret) -> str:
