@@ -6,10 +6,10 @@ import errno
 import os
 from pathlib import Path
 
-from lakeward.errors import OptionError, Refused
-
-LASTING = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
-"""Errors of the file system that waiting does not heal; all others, such as a full disk, may pass."""
+FOREIGN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL}
+"""Errors when a parent is synced in which we have made nothing: we may not read there, or its file system is not for writing."""
+MANY = 10_000  # folders of partitions come and go for years
+_durable: set[Path] = set()  # folders whose names this process has synced
 
 
 def sync(path: Path) -> None:
@@ -22,19 +22,23 @@ def sync(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """A folder and its missing parents, each durable before the next. Raises OSError."""
-    if not os.path.lexists(folder):
+    """A folder and its missing parents, each durable before the next; so are those that are there after this. Raises OSError.
+
+    One that is there may be new: another worker has not synced it yet, or a process that made it was killed before it could.
+    """
+    if folder in _durable and folder.is_dir():
+        return
+    if folder != folder.parent:
         make_folder(folder.parent)
+    if is_new := not os.path.lexists(folder):
         folder.mkdir(exist_ok=True)
-        sync(folder.parent)
     elif not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is not a folder", str(folder))
-
-
-def require_writable(path: Path, option: str) -> None:
-    """See, without a trace, that a folder could be made or written. Raises OptionError for `option`, or Refused."""
-    there = next(folder for folder in (path.absolute(), *path.absolute().parents) if os.path.lexists(folder))
-    if not there.is_dir():
-        raise OptionError(option, f"{there} is not a folder; choose another path or move it away")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise Refused(f"{there}: this user may not write there; give it write permission or choose another path")
+    try:
+        sync(folder.parent)
+    except OSError as error:
+        if is_new or error.errno not in FOREIGN:
+            raise
+    if len(_durable) >= MANY:
+        _durable.clear()
+    _durable.add(folder)

@@ -94,12 +94,10 @@ class Pipeline:
 
     def _flow(self, streams: dict[Link, pa.RecordBatch], steps: Sequence[Step], outcome: Outcome) -> Outcome:
         for step in steps:
-            rows = joined(streams, step.inputs)
-            if rows is not None:
+            if (rows := joined(streams, step.inputs)) is not None:
                 streams |= self._applied(step, rows, outcome)
         for name, links in self.links.items():
-            share = joined(streams, links)
-            if share is not None:
+            if (share := joined(streams, links)) is not None:
                 outcome.shares[name] = share
         self._note_unlinked(streams, outcome)
         outcome.waiting = [*self.waiting().values()]

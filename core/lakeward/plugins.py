@@ -145,13 +145,11 @@ class _Loader:
             answers.clear()
         try:
             module = entry.load()
-            problem = _incompatible(module)
-            if problem:
+            if problem := _incompatible(module):
                 plugin.status, plugin.message = "incompatible", problem
                 return
             self._manager.register(module, plugin.title)
-            unknown = self._unknown_hook(module)
-            if unknown:
+            if unknown := self._unknown_hook(module):
                 raise PluginError(unknown)
             strange = [each for each in self._answers["lakeward_components"] if not isinstance(each, Component)]
             if strange:

@@ -203,8 +203,7 @@ class State:
         """A state is of one pipeline for ever: another one would go on at a position in a source that is not its own."""
         with self._transaction() as execute:
             execute("INSERT OR IGNORE INTO about VALUES ('pipeline', ?)", (pipeline,))
-        owner = self._about("pipeline")
-        if owner != pipeline:
+        if (owner := self._about("pipeline")) != pipeline:
             raise UnusableState(f"{self.directory}: is the state of pipeline {owner!r}; give {pipeline!r} another --state-dir")
 
     def record(self, recording: Recording) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOR_OTHERS = (  # what only transforms and sinks use
     "timestamps.py", "grouping.py", "packing.py", "units.py", "partitions.py", "upserts.py", "notes.py", "delta_types.py", "trail.py",
-    "wording.py",
+    "wording.py", "folders.py",
 )  # fmt: skip
 KERNEL = [path for path in (ROOT / "core" / "lakeward").glob("*.py") if path.name not in FOR_OTHERS]
 

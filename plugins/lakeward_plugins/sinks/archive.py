@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from attrs import define, field, frozen
 
-from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, Retry, option
-from lakeward.durable import LASTING, make_folder, require_writable, sync
+from lakeward import Encoding, OptionError, Parcel, Receipt, Refused, Rejected, option
+from lakeward.durable import make_folder, sync
+from lakeward.folders import require_writable, writing
 from lakeward.notes import Note, note_of
 from lakeward.trail import Placed
 from lakeward.wording import first_line
@@ -103,7 +104,7 @@ class ArchiveSink(Placed):
 
     def write(self, parcel: Parcel) -> Receipt:
         """Append what is not there yet."""
-        with _sorted_errors(self.path):
+        with writing("the archive", self.path):
             rows = parcel.table()
             places, bad = self._named(rows)
             make_folder(self.path.absolute())
@@ -267,14 +268,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-@contextmanager
-def _sorted_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        what = f"{error.filename2 or error.filename or path}: {error.strerror or first_line(error)}"
-        if error.errno in LASTING:
-            raise Refused(f"cannot write the archive: {what}; correct that, or the option `path`, and run again") from error
-        raise Retry(f"cannot write the archive now: {what}") from error

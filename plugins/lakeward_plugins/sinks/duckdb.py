@@ -16,7 +16,8 @@ import pyarrow as pa
 from attrs import define
 
 from lakeward import ROW, Parcel, Receipt, Refused, Rejected, Retry
-from lakeward.durable import make_folder, require_writable, sync
+from lakeward.durable import make_folder, sync
+from lakeward.folders import require_writable
 from lakeward.notes import Note, note_of
 from lakeward.upserts import newest
 from lakeward.wording import one_line

@@ -6,20 +6,19 @@ same on every retry, so a parcel that is delivered again finds itself.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from attrs import define, field
+from attrs import define
 
-from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
-from lakeward.durable import LASTING, make_folder, require_writable, sync
+from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, option
+from lakeward.durable import make_folder, sync
+from lakeward.folders import NO_LINKS, require_writable, writing
 from lakeward.partitions import Partition, require_columns, split
 from lakeward.trail import Placed
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 log = logging.getLogger("lakeward.parquet")
-NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links
-
 LONGEST, MOST = 255, 4_080  # letters of a name, and of a path without two of `/` and `.parquet`, in most file systems
 MADE_OF = "lakeward_parcel"  # the sha256 of the parcel, in the file of a partition
 
@@ -50,7 +47,6 @@ class ParquetSink(Placed):
     partition_by: list[str] = option(factory=list, help="Columns whose values split each parcel into folders, as in `city=London/`.")
     row_key: bool = option(False, help="Keep the row key, the column `_row`.")
     inserted_at: str = option("", help="Add a column of this name, such as databricks_inserted_at, with the time of spooling.")
-    _made: bool = field(init=False, default=False)
 
     @property
     def encoding(self) -> Encoding:
@@ -94,8 +90,8 @@ class ParquetSink(Placed):
         if self.partition_by:
             return self._deliver_partitions(parcel)
         target = self.path / f"{parcel.token.name}.parquet"
-        with _sorted_errors(self.path):
-            self._make_folder()
+        with writing("Parquet files", self.path):
+            make_folder(self.path.absolute())
             if not _there(target, parcel):
                 _ship(parcel.path, target)
             sync(self.path)  # on a retry too: the first attempt may have ended before this line
@@ -107,8 +103,8 @@ class ParquetSink(Placed):
         import pyarrow.parquet as pq
 
         size, folders = 0, dict[str, Path]()
-        with _sorted_errors(self.path):
-            self._make_folder()
+        with writing("Parquet files", self.path):
+            make_folder(self.path.absolute())
             partitions = list(self._split(parcel))
             for partition in partitions:  # all folders before the first file: what is refused must leave no rows behind
                 folder = self._target(partition, parcel).parent
@@ -137,14 +133,6 @@ class ParquetSink(Placed):
 
     def _target(self, partition: Partition, parcel: Parcel) -> Path:
         return self.path.absolute() / partition.folder / f"{parcel.token.name}.parquet"
-
-    def _make_folder(self) -> None:
-        if self._made and self.path.is_dir():
-            return
-        make_folder(self.path.absolute())
-        with suppress(PermissionError):  # a parent that we may not read is none that we made
-            sync(self.path.absolute().parent)  # an earlier process may have made the folder and died before syncing this
-        self._made = True
 
 
 def _there(target: Path, parcel: Parcel) -> bool:
@@ -191,14 +179,3 @@ def _copy(source: Path, target: Path) -> None:
     except OSError:
         part.unlink(missing_ok=True)  # on a full disk every byte counts
         raise
-
-
-@contextmanager
-def _sorted_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        what = f"{error.filename2 or error.filename or path}: {error.strerror or error}"
-        if error.errno in LASTING:
-            raise Refused(f"cannot write Parquet files: {what}; correct that, or the option `path`, and run again") from error
-        raise Retry(f"cannot write Parquet files now: {what}") from error

@@ -22,7 +22,8 @@ import pyarrow as pa
 from attrs import define
 
 from lakeward import Parcel, Receipt, Refused, Rejected, Retry
-from lakeward.durable import make_folder, require_writable
+from lakeward.durable import make_folder
+from lakeward.folders import require_writable
 from lakeward.notes import note_of
 from lakeward.upserts import newest
 from lakeward_plugins.sinks.table_file import NOTES, TableFile, quoted

@@ -36,6 +36,13 @@ def test_a_file_that_is_copied_to_another_file_system_is_synced_too(tmp_path: Pa
     assert violations(events, tmp_path) == {}
 
 
+def test_a_folder_that_a_killed_run_made_is_synced_before_rows_rely_on_it(tmp_path: Path) -> None:
+    (tmp_path / "lake" / "raw").mkdir(parents=True)
+    events = traced(tmp_path, ("raw",))
+    killed = [Event("mkdir", events[0].thread, str(path)) for path in (tmp_path / "lake", tmp_path / "lake" / "raw")]
+    assert violations([*killed, *events], tmp_path) == {}
+
+
 @pytest.mark.parametrize(
     ("sink", "patch", "rule"),
     [

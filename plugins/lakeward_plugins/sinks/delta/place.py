@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,7 +18,8 @@ from deltalake import DeltaTable, PostCommitHookProperties
 from deltalake.exceptions import DeltaError, DeltaProtocolError, SchemaMismatchError, TableNotFoundError
 
 from lakeward import OptionError, Refused, Rejected, Retry
-from lakeward.durable import LASTING, make_folder, sync
+from lakeward.durable import make_folder, sync
+from lakeward.folders import NO_LINKS, cannot_write
 from lakeward.notes import Note
 from lakeward.wording import first_line
 from lakeward_plugins.sinks.delta.notes import has_note
@@ -30,7 +30,6 @@ LOG = "_delta_log"
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 S3, ESCAPE = re.compile(r"s3://[A-Za-z0-9][A-Za-z0-9._-]+(/[A-Za-z0-9._=-]+)+"), re.compile("%[0-9A-Fa-f]{2}")
 OS_ERROR = re.compile(r"os error (\d+)")
-NO_LINKS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS}  # another file system, or one without hard links
 
 
 @frozen
@@ -183,9 +182,7 @@ def _of_disk(error: Exception, where: str) -> Exception:
     told = OS_ERROR.search(str(error))
     number = int(told[1]) if told else getattr(error, "errno", None)  # delta-rs raises some as OSError without a number
     what = f"{getattr(error, 'filename', None) or where}: {os.strerror(number) if number else first_line(error)}"
-    if number in LASTING:
-        return Refused(f"cannot write the Delta table: {what}; correct that, or the option `path`, and run again")
-    return Retry(f"cannot write the Delta table now: {what}")
+    return cannot_write("the Delta table", what, number)
 
 
 def _of_store(error: Exception, where: str) -> Exception:

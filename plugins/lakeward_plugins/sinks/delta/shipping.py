@@ -25,12 +25,13 @@ from deltalake.transaction import AddAction
 
 from lakeward import Parcel, Rejected
 from lakeward.delta_types import cast
+from lakeward.folders import NO_LINKS
 from lakeward.notes import Note
 from lakeward.partitions import NULL, TYPES, Partition, split
 from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import columns_of, fitted
 from lakeward_plugins.sinks.delta.notes import as_transactions, bring_up_to_date
-from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, NO_LINKS, Place
+from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # is no escape in a URL, and no name that readers pass over
 KNOWN = {  # features of tables that ask nothing of who adds files

@@ -19,7 +19,7 @@ from deltalake import CommitProperties, DeltaTable, WriterProperties, write_delt
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from lakeward import ROW, Encoding, Parcel, Receipt, Refused, Rejected, Retry, option
-from lakeward.durable import require_writable
+from lakeward.folders import require_writable
 from lakeward.notes import Note, note_of
 from lakeward.options import Address
 from lakeward.partitions import require_columns
