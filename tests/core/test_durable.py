@@ -71,7 +71,7 @@ def test_a_process_syncs_the_name_of_a_folder_once(tmp_path: Path, synced: list[
     assert len(durable._durable) <= 10
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EROFS])
 def test_a_parent_in_which_we_made_nothing_need_not_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def fsync(_: int) -> None:
         raise OSError(number, os.strerror(number))
