@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 FOREIGN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
-"""Errors when a parent is synced in which we have made nothing: we may not read there, or its file system has no such call."""
+"""Errors when a parent is synced in which we have made nothing: we may not read there, or its file system does no such thing."""
 MANY = 10_000  # folders of partitions come and go for years
 _durable: set[Path] = set()  # folders whose names this process has synced
 

@@ -40,6 +40,7 @@ class Trail:
     _begun: str = field(init=False, default="")  # the parcel that may be there
     _doubtful: bool = field(init=False, default=False)  # whether that was so before this attempt
     _writes: bool = field(init=False, default=False)
+    _synced: bool = field(init=False, default=False)  # the name of the file
 
     def ended_elsewhere(self, parcel: Parcel, here: Mapping[str, Any], at: Callable[[dict[str, Any]], Placed]) -> Receipt | None:
         """The receipt of a parcel that was begun in another place, and is ended there. None for all others: these begin here.
@@ -113,9 +114,7 @@ class Trail:
         return self._noted
 
     def _write(self, noted: dict[str, Any]) -> None:
-        if noted == self._noted:
-            return
-        if self.file:
+        if self.file and noted != self._noted:
             make_folder(self.file.parent)
             part = self.file.with_suffix(".part")
             with part.open("w") as out:
@@ -123,7 +122,10 @@ class Trail:
                 out.flush()
                 os.fsync(out.fileno())
             part.rename(self.file)
-            sync(self.file.parent)
+            self._synced = False
+        if self.file and not self._synced:
+            sync(self.file.parent)  # once if it says so already: a process that was killed may have ended before this line
+            self._synced = True
         self._noted = noted
 
 

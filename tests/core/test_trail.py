@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -70,6 +71,15 @@ def test_it_is_written_once_by_a_process_and_read_by_anybody(tmp_path):
     assert trail.file.stat().st_ino == before
     trail.end()
     assert json.loads(trail.file.read_text())["parcel"] == "d"
+
+
+def test_what_a_killed_process_wrote_but_may_not_have_synced_is_synced_once(tmp_path, monkeypatch):
+    trail = after(tmp_path, "a")
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    for token in "aab":
+        trail.begin(token, OLD)
+    assert synced == [trail.file.parent.stat().st_ino]
 
 
 def test_what_was_learnt_is_of_one_place(tmp_path):
