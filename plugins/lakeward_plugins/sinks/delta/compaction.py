@@ -11,9 +11,12 @@ import io
 import json
 import logging
 import re
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,15 +27,17 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
+from lakeward.durable import sync
 from lakeward.wording import first_line
+from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import columns_of
-from lakeward_plugins.sinks.delta.place import NO_HOOKS, Place
+from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place
 from lakeward_plugins.sinks.delta.shipping import as_text, has_no_rules, statistics
 
 log = logging.getLogger("lakeward.delta")
 ELSEWHERE = re.compile(r"/|[a-z][a-z0-9+.-]*:/")  # a file outside of the table, as in one that was cloned
 ATTEMPTS = 20  # commits of others that come between, before it is left for another time
-ROWS = 100_000  # of a row group
+ROWS = 65_536  # of a row group at least, and read at once at most
 
 
 @frozen
@@ -52,21 +57,30 @@ def compact(table: DeltaTable, place: Place, target: int, compression: str = "sn
     if not has_no_rules(table) or "deletionVectors" in (table.protocol().reader_features or ()):
         return
     removes, adds = list[RemoveAction](), list[AddAction]()
-    now = time.time_ns() // 1_000_000
+    folder = place.local / LOG if place.local else Path(tempfile.gettempdir())
     for group in _groups(table, target):
-        out = io.BytesIO()
-        taken, rows = _write(group, table, place, out, compression)
-        if len(taken) < 2:
-            continue
-        content = out.getvalue()
-        folder, slash, _ = taken[0].rpartition("/")
-        name = f"{folder}{slash}compacted-{table.version():020d}-{uuid.uuid4().hex}.parquet"
-        stats = json.dumps(statistics(pq.read_metadata(io.BytesIO(content)), rows))
-        size = place.put(content, name, hashlib.sha256(content).hexdigest())
-        adds.append(AddAction(name, size, group.partition, now, False, stats))
-        removes += [RemoveAction(path, False, now, None, group.partition) for path in taken]
+        out = folder / tail.TEMPORARY.replace("*", f"compacted-{uuid.uuid4().hex}")
+        try:
+            taken = _write(group.paths, table, place, out, compression)
+            if len(taken) > 1:
+                adds.append(_put(out, group.partition, taken[0], table.version(), place))
+                removes += [RemoveAction(path, False, adds[-1].modification_time, None, group.partition) for path in taken]
+        finally:
+            out.unlink(missing_ok=True)
     if adds:
         _commit(table, removes, adds)
+
+
+def _put(file: Path, partition: dict[str, str | None], sibling: str, version: int, place: Place) -> AddAction:
+    above, slash, _ = sibling.rpartition("/")
+    name = f"{above}{slash}compacted-{version:020d}-{uuid.uuid4().hex}.parquet"
+    footer = pq.read_metadata(file)
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    sync(file)
+    size = place.put(file, name, sha256)
+    stats = json.dumps(statistics(footer, footer.num_rows))
+    return AddAction(name, size, partition, time.time_ns() // 1_000_000, False, stats)
 
 
 def _groups(table: DeltaTable, target: int) -> Iterator[Group]:
@@ -86,37 +100,46 @@ def _groups(table: DeltaTable, target: int) -> Iterator[Group]:
             yield Group(paths, {name: as_text(value) for name, value in partition})
 
 
-def _write(group: Group, table: DeltaTable, place: Place, out: io.BytesIO, compression: str) -> tuple[list[str], int]:
-    """The rows of the files, in large row groups. Gives the files whose rows are in, and how many rows that is."""
+def _write(paths: Sequence[str], table: DeltaTable, place: Place, out: Path, compression: str) -> list[str]:
+    """The rows of these files as one, in large row groups, and never many in memory. Gives the files whose rows are in."""
     inside = set(table.metadata().partition_columns)
     schema = pa.schema([one for one in columns_of(table) if one.name not in inside])
-    texts = [one.name for one in schema if pa.types.is_string(one.type)]
-    taken, rows, held = list[str](), 0, list[pa.Table]()
-    with pq.ParquetWriter(out, schema, compression=compression, use_dictionary=texts or False) as writer:  # type: ignore[arg-type]  # a list of names is allowed as well
-        for path in group.paths:
-            file = place.local / path if place.local else io.BytesIO(place.get(path))
-            try:
-                held.append(_fitted(pq.read_table(file, partitioning=None), schema, inside))
-            except (OSError, ValueError, pa.ArrowException) as error:
-                log.info("%s: %s stays as it is when files are made larger: %s", place.uri, path, first_line(error))
-                continue
-            taken.append(path)
-            rows += held[-1].num_rows
-            if sum(each.num_rows for each in held) >= ROWS:
-                writer.write_table(pa.concat_tables(held))
-                held.clear()
-        if held:
-            writer.write_table(pa.concat_tables(held))
-    return taken, rows
+    texts, left = [one.name for one in schema if pa.types.is_string(one.type)], list(paths)
+    while True:  # anew without a file that cannot be read to its end, as rows of it may be in already
+        held = list[pa.RecordBatch]()
+        try:
+            with pq.ParquetWriter(out, schema, compression=compression, use_dictionary=texts or False) as writer:  # type: ignore[arg-type]  # a list of names is allowed as well
+                for rows in chain.from_iterable(_read(path, place, schema, inside) for path in left):
+                    held.append(rows)
+                    if sum(map(len, held)) >= ROWS:
+                        writer.write_table(pa.Table.from_batches(held))
+                        held.clear()
+                if held:
+                    writer.write_table(pa.Table.from_batches(held))
+        except _Unfit as error:
+            path, problem = error.args
+            log.info("%s: %s stays as it is when files are made larger: %s", place.uri, path, problem)
+            left.remove(path)
+        else:
+            return left
 
 
-def _fitted(rows: pa.Table, schema: pa.Schema, partitions: set[str]) -> pa.Table:
-    """In the columns of the table; those that the file does not have are null. ValueError when it has others: they may mean something."""
-    there = rows.schema.names
-    if odd := [name for name in there if there.count(name) > 1 or (name not in partitions and schema.get_field_index(name) < 0)]:
-        raise ValueError(f"the table has no column {odd[0]!r}, or the file has two")
-    columns = [rows[one.name].cast(one.type) if one.name in there else pa.nulls(rows.num_rows, one.type) for one in schema]
-    return pa.table(columns, schema=schema)
+class _Unfit(Exception):
+    """Of a file, with what is wrong."""
+
+
+def _read(path: str, place: Place, schema: pa.Schema, partitions: set[str]) -> Iterator[pa.RecordBatch]:
+    """In the columns of the table; those that the file does not have are null. When it has others, they may mean something."""
+    try:
+        with pq.ParquetFile(place.local / path if place.local else io.BytesIO(place.get(path))) as file:
+            there = file.schema_arrow.names
+            if odd := [name for name in there if there.count(name) > 1 or (name not in partitions and schema.get_field_index(name) < 0)]:
+                raise ValueError(f"the table has no column {odd[0]!r}, or the file has two")
+            for rows in file.iter_batches(ROWS):
+                columns = [rows[one.name].cast(one.type) if one.name in there else pa.nulls(len(rows), one.type) for one in schema]
+                yield pa.record_batch(columns, schema=schema)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _Unfit(path, first_line(error)) from error
 
 
 def _commit(table: DeltaTable, removes: Sequence[RemoveAction], adds: Sequence[AddAction]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, Field, Schema
+from deltalake import DeltaTable, Field, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction
 
@@ -140,6 +142,26 @@ def test_a_table_with_rules_is_left_as_it_is(tmp_path):
     assert len(pa.table(DeltaTable(tmp_path / "table").get_add_actions())) == 24
 
 
+def test_compacting_takes_the_memory_of_a_row_group_whatever_the_files_hold(tmp_path):
+    columns = {name: pa.repeat(pa.scalar(1), 2_000_000) for name in "abcd"}  # 64 MB in memory, and hardly anything in a file
+    for _ in range(2):
+        write_deltalake(tmp_path / "table", pa.table(columns), mode="append")
+    script = """
+import sys, pyarrow
+from deltalake import DeltaTable
+from lakeward_plugins.sinks.delta.compaction import compact
+from lakeward_plugins.sinks.delta.place import Place
+compact(DeltaTable(sys.argv[1]), Place(sys.argv[1]), 8 << 20)
+print(pyarrow.default_memory_pool().max_memory())
+"""
+    told = subprocess.run([sys.executable, "-c", script, str(tmp_path / "table")], check=True, capture_output=True, text=True)
+    assert int(told.stdout) < 20e6
+    table = DeltaTable(tmp_path / "table")
+    assert [file.rpartition("/")[2].partition("-")[0] for file in table.file_uris()] == ["compacted"]
+    assert pa.table(table.get_add_actions())["num_records"].to_pylist() == [4_000_000]
+    assert not [*Path(tmp_path / "table/_delta_log").glob("*.tmp")]
+
+
 def test_what_goes_wrong_while_tidying_is_told_and_delivery_goes_on(tmp_path, monkeypatch, caplog):
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -162,10 +184,13 @@ def written(**options: Any) -> bytes:
     return out.getvalue()
 
 
+LONG = 150_000
+MANY_ROWS = written(more={"a": pa.array([7] * LONG, pa.int16()), "at": pa.array([0] * (LONG - 1) + [1], pa.timestamp("ns"))}, count=LONG)
 FOREIGN = {
     "no row groups": (written(count=0), True),
     "other types, INT96 and brotli": (written(use_deprecated_int96_timestamps=True, compression="brotli"), True),
     "nanoseconds": (written(more={"at": pa.array([1], pa.timestamp("ns"))}), False),
+    "nanoseconds behind rows that fit": (MANY_ROWS, False),
     "a column of another case": (written(more={"B": ["x"]}), False),
     "no Parquet": (b"PAR1 and nothing PAR1", False),
     "gone": (None, False),
