@@ -35,7 +35,9 @@ class Upkeep:
     keep_removed: timedelta
     compression: str
     """Of files that are made here."""
-    _vacuumed: float = field(factory=time.monotonic)
+    _removed: bool = field(init=False, default=False)
+    _since: float = field(init=False, factory=time.monotonic)
+    """When this process began, or removed files last."""
 
     def after(self, table: DeltaTable, before: int, version: int, place: Place) -> DeltaTable | None:
         """Called after each commit; gives the table, maybe brought up to date, or nothing when it should be loaded anew."""
@@ -57,19 +59,26 @@ class Upkeep:
         return None
 
     def _compact(self, table: DeltaTable, number: int, place: Place) -> None:
-        """Also removes the part of the log that is older than `history` and before a checkpoint."""
         known = table.version()
+        compact(table, place, SMALL if number % 10 else LARGE, self.compression)
+        table.update_incremental()  # files that the table is not known to have would be removed
+        if self._is_due(number):
+            self._remove(table, place)
+            self._removed, self._since = True, time.monotonic()
+        table.update_incremental()
+        place.sync_commits(range(known + 1, table.version() + 1))
+
+    def _is_due(self, number: int) -> bool:
+        """Once a day, as every name is looked at. Runs that end sooner, such as those of a timer, would never do it but for the number."""
+        first_here = not self._removed and not number % 10
+        return first_here or time.monotonic() - self._since > min(DAY, self.keep_removed).total_seconds()
+
+    def _remove(self, table: DeltaTable, place: Place) -> None:
+        """The part of the log that is older than `history` and before a checkpoint, and files that no version needs."""
         table.cleanup_metadata()
         if place.local:
             tail.tidy(place.local / LOG)
-        compact(table, place, SMALL if number % 10 else LARGE, self.compression)
-        table.update_incremental()  # files that the table is not known to have would be removed
-        # once a day; runs that end sooner, such as those of a timer, would never do it but for the number
-        if not number % 10 or time.monotonic() - self._vacuumed > min(DAY, self.keep_removed).total_seconds():
-            self._vacuum(table, place)
-            self._vacuumed = time.monotonic()
-        table.update_incremental()
-        place.sync_commits(range(known + 1, table.version() + 1))
+        self._vacuum(table, place)
 
     def _vacuum(self, table: DeltaTable, place: Place) -> None:
         """Remove old files that no version names; of those that cannot be the table's, such as another table below this one, none is."""
