@@ -11,12 +11,10 @@ import io
 import json
 import logging
 import re
-import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -27,11 +25,9 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from lakeward.durable import sync
 from lakeward.wording import first_line
-from lakeward_plugins.sinks.delta import tail
 from lakeward_plugins.sinks.delta.fitting import columns_of
-from lakeward_plugins.sinks.delta.place import LOG, NO_HOOKS, Place
+from lakeward_plugins.sinks.delta.place import NO_HOOKS, Place
 from lakeward_plugins.sinks.delta.shipping import as_text, has_no_rules, statistics
 
 log = logging.getLogger("lakeward.delta")
@@ -57,28 +53,20 @@ def compact(table: DeltaTable, place: Place, target: int, compression: str = "sn
     if not has_no_rules(table) or "deletionVectors" in (table.protocol().reader_features or ()):
         return
     removes, adds = list[RemoveAction](), list[AddAction]()
-    folder = place.local / LOG if place.local else Path(tempfile.gettempdir())
     for group in _groups(table, target):
-        out = folder / tail.TEMPORARY.replace("*", f"compacted-{uuid.uuid4().hex}")
-        try:
-            taken = _write(group.paths, table, place, out, compression)
-            if len(taken) > 1:
-                adds.append(_put(out, group.partition, taken[0], table.version(), place))
-                removes += [RemoveAction(path, False, adds[-1].modification_time, None, group.partition) for path in taken]
-        finally:
-            out.unlink(missing_ok=True)
+        taken, content = _write(group.paths, table, place, compression)
+        if len(taken) > 1:
+            adds.append(_put(content, group.partition, taken[0], table.version(), place))
+            removes += [RemoveAction(path, False, adds[-1].modification_time, None, group.partition) for path in taken]
     if adds:
         _commit(table, removes, adds)
 
 
-def _put(file: Path, partition: dict[str, str | None], sibling: str, version: int, place: Place) -> AddAction:
-    above, slash, _ = sibling.rpartition("/")
-    name = f"{above}{slash}compacted-{version:020d}-{uuid.uuid4().hex}.parquet"
-    footer = pq.read_metadata(file)
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    sync(file)
-    size = place.put(file, name, sha256)
+def _put(content: bytes, partition: dict[str, str | None], sibling: str, version: int, place: Place) -> AddAction:
+    folder, slash, _ = sibling.rpartition("/")
+    name = f"{folder}{slash}compacted-{version:020d}-{uuid.uuid4().hex}.parquet"
+    size = place.put(content, name, hashlib.sha256(content).hexdigest())
+    footer = pq.read_metadata(io.BytesIO(content))
     stats = json.dumps(statistics(footer, footer.num_rows))
     return AddAction(name, size, partition, time.time_ns() // 1_000_000, False, stats)
 
@@ -100,13 +88,13 @@ def _groups(table: DeltaTable, target: int) -> Iterator[Group]:
             yield Group(paths, {name: as_text(value) for name, value in partition})
 
 
-def _write(paths: Sequence[str], table: DeltaTable, place: Place, out: Path, compression: str) -> list[str]:
-    """The rows of these files as one, in large row groups, and never many in memory. Gives the files whose rows are in."""
+def _write(paths: Sequence[str], table: DeltaTable, place: Place, compression: str) -> tuple[list[str], bytes]:
+    """The rows of these files as one, in large row groups, and never many in memory. Gives the files whose rows are in, and its bytes."""
     inside = set(table.metadata().partition_columns)
     schema = pa.schema([one for one in columns_of(table) if one.name not in inside])
     texts, left = [one.name for one in schema if pa.types.is_string(one.type)], list(paths)
     while True:  # anew without a file that cannot be read to its end, as rows of it may be in already
-        held = list[pa.RecordBatch]()
+        out, held = io.BytesIO(), list[pa.RecordBatch]()
         try:
             with pq.ParquetWriter(out, schema, compression=compression, use_dictionary=texts or False) as writer:  # type: ignore[arg-type]  # a list of names is allowed as well
                 for rows in chain.from_iterable(_read(path, place, schema, inside) for path in left):
@@ -121,7 +109,7 @@ def _write(paths: Sequence[str], table: DeltaTable, place: Place, out: Path, com
             log.info("%s: %s stays as it is when files are made larger: %s", place.uri, path, problem)
             left.remove(path)
         else:
-            return left
+            return left, out.getvalue()
 
 
 class _Unfit(Exception):

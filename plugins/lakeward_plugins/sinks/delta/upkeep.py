@@ -36,6 +36,7 @@ class Upkeep:
     compression: str
     """Of files that are made here."""
     _removed: bool = field(init=False, default=False)
+    """Whether this process has removed files."""
     _since: float = field(init=False, factory=time.monotonic)
     """When this process began, or removed files last."""
 
